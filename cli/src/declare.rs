@@ -1,0 +1,152 @@
+//! `fanlog declare`: sets up exchanges, queues and bindings.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use fanlog::{Change, Engine, ExchangeKind};
+use serde::Serialize;
+
+use crate::{
+    failure::{Failure, Status},
+    output::{Output, exchange_name, one_line},
+    store::{self, IfMissing},
+};
+
+/// Declare an exchange, queues or bindings; make the store if it is not there.
+///
+/// What exists alike is left as it is. On return everything is durable.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Declare {
+    /// Directory of the store
+    pub(crate) dir: PathBuf,
+    #[command(subcommand)]
+    what: What,
+}
+
+const EXAMPLES: &str = "\
+Every queue can be reached by its own name through the default exchange, without a binding.
+
+Examples:
+  fanlog declare orders queue billing shipping
+  fanlog declare orders exchange placed --kind fanout
+  fanlog declare orders bind billing placed
+  fanlog declare orders exchange by-country --kind direct
+  fanlog declare orders bind billing by-country --key de --key fr";
+
+#[derive(Subcommand)]
+enum What {
+    /// Declare an exchange
+    Exchange {
+        /// Name of the exchange
+        name: String,
+        /// To which queues it sends a message
+        #[arg(long, value_enum, default_value_t = Kind::Fanout)]
+        kind: Kind,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Declare queues, all in one commit
+    Queue {
+        /// Names of the queues
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Bind a queue to an exchange
+    Bind {
+        /// Name of the queue
+        queue: String,
+        /// Name of the exchange
+        exchange: String,
+        /// Routing key that a direct exchange compares; may be given several times
+        #[arg(long, default_value = "")]
+        key: Vec<String>,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Kind of an exchange, as written on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    /// To every bound queue
+    Fanout,
+    /// To the queues bound with the message's routing key
+    Direct,
+}
+
+impl From<Kind> for ExchangeKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Fanout => Self::Fanout,
+            Kind::Direct => Self::Direct,
+        }
+    }
+}
+
+impl Declare {
+    pub(crate) fn run(&self) -> Result<Status, Failure> {
+        let engine = store::open(&self.dir, IfMissing::Create)?;
+        store::session(engine, |engine| self.change(engine))?;
+        self.print()?;
+        Ok(Status::Fine)
+    }
+
+    fn change(&self, engine: &Engine) -> Result<(), Failure> {
+        let changes: Vec<Change<'_>> = match &self.what {
+            What::Exchange { name, kind, .. } => {
+                vec![Change::DeclareExchange { name, kind: (*kind).into() }]
+            }
+            What::Queue { names, .. } => {
+                names.iter().map(|name| Change::DeclareQueue { name }).collect()
+            }
+            What::Bind { queue, exchange, key, .. } => {
+                let bind = |routing_key| Change::Bind { queue, exchange, routing_key };
+                key.iter().map(|key| bind(key)).collect()
+            }
+        };
+        Ok(engine.change(&changes)?)
+    }
+
+    fn print(&self) -> Result<(), Failure> {
+        let mut output = Output::new();
+        match &self.what {
+            What::Exchange { name, kind, json: true } => {
+                output.json(&Json::Exchange { name, kind: *kind })?;
+            }
+            What::Queue { names, json: true } => output.json(&Json::Queues { names })?,
+            What::Bind { queue, exchange, key, json: true } => {
+                output.json(&Json::Binding { queue, exchange, keys: key })?;
+            }
+            What::Exchange { name, .. } => output.line(&format!("exchange {}", one_line(name)))?,
+            What::Queue { names, .. } => {
+                for name in names {
+                    output.line(&format!("queue {}", one_line(name)))?;
+                }
+            }
+            What::Bind { queue, exchange, key, .. } => {
+                for key in key {
+                    let exchange = exchange_name(exchange);
+                    let (queue, key) = (one_line(queue), one_line(key));
+                    output.line(&format!("binding {exchange} --[{key}]--> {queue}"))?;
+                }
+            }
+        }
+        output.flush()
+    }
+}
+
+/// What is declared now, durably.
+#[derive(Serialize)]
+#[serde(tag = "declared", rename_all = "lowercase")]
+enum Json<'a> {
+    Exchange { name: &'a str, kind: Kind },
+    Queues { names: &'a [String] },
+    Binding { queue: &'a str, exchange: &'a str, keys: &'a [String] },
+}

@@ -1,0 +1,139 @@
+//! `fanlog verify`: reads and checks every byte of a store that matters.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use fanlog::check::{self, Progress, Report};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::{
+    failure::{Failure, Status},
+    output::{Output, one_line},
+};
+
+/// Check every checkpoint, segment, batch and record of a store; write nothing.
+///
+/// Ends with status 3 and one line per problem on standard error if anything is damaged. A torn
+/// tail, which the next open would cut, is reported and is not damage.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  fanlog verify orders\n  fanlog verify orders --json")]
+pub(crate) struct Verify {
+    /// Directory of the store
+    pub(crate) dir: PathBuf,
+    /// Print the report as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl Verify {
+    pub(crate) fn run(&self) -> Result<Status, Failure> {
+        let bar = progress_bar();
+        let checked = check::verify(&self.dir, &mut |progress| show(&bar, progress));
+        bar.finish_and_clear();
+        let report = checked?;
+
+        for problem in &report.problems {
+            Failure::damaged(&problem.path, problem.position, problem.text.clone()).tell(&self.dir);
+        }
+        let status = if report.problems.is_empty() { Status::Fine } else { Status::Damaged };
+        match self.print(&report) {
+            // That something is damaged must be known even if nobody reads the report.
+            Err(Failure::ReaderGone) => Ok(status),
+            printed => printed.map(|()| status),
+        }
+    }
+
+    fn print(&self, report: &Report) -> Result<(), Failure> {
+        let mut output = Output::new();
+        if self.json {
+            output.json(&Json::new(&self.dir, report))?;
+            return output.flush();
+        }
+        for cut in &report.cuts {
+            output.line(&format!(
+                "torn tail: {}: offset {}: {} bytes would be cut: {}",
+                one_line(&cut.path.to_string_lossy()),
+                cut.position,
+                cut.bytes,
+                one_line(&cut.reason)
+            ))?;
+        }
+        output.line(&format!(
+            "{}: {} files, {} segments, {} checkpoints, {} batches, {} records, {} messages, {} read",
+            if report.problems.is_empty() { "ok" } else { "damaged" },
+            report.files,
+            report.segments,
+            report.checkpoints,
+            report.batches,
+            report.records,
+            report.messages,
+            HumanBytes(report.bytes),
+        ))?;
+        output.flush()
+    }
+}
+
+/// A bar on standard error; hidden where that is not a terminal.
+fn progress_bar() -> ProgressBar {
+    let style = ProgressStyle::with_template(
+        "checking [{bar:40}] {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+    )
+    .expect("the template is fixed and valid");
+    ProgressBar::new(0).with_style(style.progress_chars("=> "))
+}
+
+fn show(bar: &ProgressBar, progress: Progress) {
+    bar.set_length(progress.bytes_total);
+    bar.set_position(progress.bytes_done);
+}
+
+#[derive(Serialize)]
+struct Json<'a> {
+    dir: String,
+    ok: bool,
+    files: u64,
+    segments: u64,
+    checkpoints: u64,
+    batches: u64,
+    records: u64,
+    messages: u64,
+    bytes: u64,
+    cuts: Vec<Place<'a>>,
+    problems: Vec<Place<'a>>,
+}
+
+#[derive(Serialize)]
+struct Place<'a> {
+    file: String,
+    offset: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+    text: &'a str,
+}
+
+impl<'a> Json<'a> {
+    fn new(dir: &Path, report: &'a Report) -> Self {
+        let place = |path: &Path, offset, bytes, text: &'a str| Place {
+            file: path.to_string_lossy().into_owned(),
+            offset,
+            bytes,
+            text,
+        };
+        let cuts = report.cuts.iter();
+        let problems = report.problems.iter();
+        Self {
+            dir: dir.to_string_lossy().into_owned(),
+            ok: report.problems.is_empty(),
+            files: report.files,
+            segments: report.segments,
+            checkpoints: report.checkpoints,
+            batches: report.batches,
+            records: report.records,
+            messages: report.messages,
+            bytes: report.bytes,
+            cuts: cuts.map(|c| place(&c.path, c.position, Some(c.bytes), &c.reason)).collect(),
+            problems: problems.map(|p| place(&p.path, p.position, None, &p.text)).collect(),
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The `fanlog` command, used as from a shell.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
+
+mod errors;
+mod setup;
+mod shell;
+mod torture;
+mod torture_crash;

@@ -1,0 +1,231 @@
+//! Verifies a whole store. Tests, the command line and operators all call it.
+
+use std::{path::{Path, PathBuf}, sync::Arc};
+
+use fanlog_segment_format::Offset;
+
+use crate::{
+    Config, Cut, Engine, Error, Result,
+    browse::Browser,
+    core::Core,
+    error::ErrorKind,
+    ledger::queue_ledger::Amount,
+    log::segment::Segment,
+    queue::Queue,
+    recovery,
+};
+
+/// How far a check has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes of segment files read and verified.
+    pub bytes_done: u64,
+    /// Bytes of all segment files.
+    pub bytes_total: u64,
+}
+
+/// What a check read, and what was wrong.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Report {
+    /// Checkpoints verified.
+    pub checkpoints: u64,
+    /// Segments verified.
+    pub segments: u64,
+    /// Batches verified.
+    pub batches: u64,
+    /// Messages verified.
+    pub messages: u64,
+    /// Queues recounted.
+    pub queues: u64,
+    /// Bytes of files read.
+    pub bytes: u64,
+    /// Torn tails: not damage; opening the store for writing cuts them.
+    pub cuts: Vec<Cut>,
+    /// What is damaged, or does not agree.
+    pub problems: Vec<Problem>,
+}
+
+/// Something that is wrong with a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Problem {
+    /// The file; the directory where no single file is to blame.
+    pub path: PathBuf,
+    /// The byte in it.
+    pub position: u64,
+    /// What is wrong.
+    pub text: String,
+}
+
+/// Verifies every checkpoint, segment, batch, record and footer of the store in `dir` and recounts
+/// the depth of every queue. Writes nothing. `progress` is called now and then.
+///
+/// # Errors
+///
+/// [`Error::Locked`] if it is in use, [`Error::NoStore`], [`Error::UnsupportedVersion`],
+/// [`Error::Io`] if a file could not be read. Damage is no error here: it is in the report.
+///
+/// # Example
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # drop(fanlog::Engine::open(dir.path(), fanlog::Config::default())?);
+/// let report = fanlog::check::verify(dir.path(), &mut |_| {})?;
+/// assert!(report.problems.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn verify(dir: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Report> {
+    match Engine::open_read_only(dir, Config::default()) {
+        Ok(engine) => engine.check(progress),
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            let path = error.path().unwrap_or(dir).to_owned();
+            let position = error.position().unwrap_or(0);
+            let problem = Problem { path, position, text: error.to_string() };
+            Ok(Report { problems: vec![problem], ..Report::default() })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+pub(crate) fn check(core: &Arc<Core>, progress: &mut dyn FnMut(Progress)) -> Result<Report> {
+    let mut report = Report { cuts: core.recovery.cuts.clone(), ..Report::default() };
+    check_checkpoints(core, &mut report)?;
+    let segments = core.log.segments();
+    let bytes_total = segments.iter().map(|segment| segment.header.file_bytes).sum();
+    let mut told = Progress { bytes_done: 0, bytes_total };
+    for segment in &segments {
+        progress(told);
+        report.segments += 1;
+        report.bytes += segment.header.file_bytes;
+        if segment.is_sealed() {
+            check_sealed(core, segment, &mut report)?;
+        } else {
+            check_unsealed(core, segment, &mut report)?;
+        }
+        told.bytes_done += segment.header.file_bytes;
+    }
+    progress(told);
+    check_order(core, &segments, &mut report);
+    let queues: Vec<Arc<Queue>> = core.ledger().queues().cloned().collect();
+    for queue in queues {
+        report.queues += 1;
+        check_depth(core, &queue, &mut report)?;
+    }
+    Ok(report)
+}
+
+/// Notes damage; passes other errors on.
+fn note<T>(outcome: Result<T>, report: &mut Report) -> Result<Option<T>> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            report.problems.push(Problem {
+                path: error.path().map(Path::to_owned).unwrap_or_default(),
+                position: error.position().unwrap_or(0),
+                text: error.to_string(),
+            });
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn check_checkpoints(core: &Core, report: &mut Report) -> Result<()> {
+    let entries = core.storage.list().map_err(|source| {
+        Error::io(crate::error::FileOp::List, core.storage.path(""), source)
+    })?;
+    for entry in entries {
+        use fanlog_segment_format::file_name::FileName;
+        if let Some(FileName::Checkpoint(number)) = FileName::parse(&entry.name) {
+            report.bytes += entry.bytes;
+            let read = recovery::read_checkpoint(&*core.storage, number);
+            report.checkpoints += u64::from(note(read, report)?.is_some());
+        }
+    }
+    Ok(())
+}
+
+fn check_sealed(core: &Core, segment: &Arc<Segment>, report: &mut Report) -> Result<()> {
+    let Some(Some(reader)) = note(core.log.reader(segment), report)? else { return Ok(()) };
+    let footer = reader.footer();
+    let path = core.storage.path(&segment.name);
+    for number in 0..footer.messages() {
+        report.messages += 1;
+        if let Err(damage) = reader.message(number) {
+            let text = format!("message {} is damaged", damage.offset);
+            let (path, position) = (path.clone(), damage.position);
+            report.problems.push(Problem { path, position, text });
+        }
+    }
+    for problem in reader.check_batches() {
+        report.problems.push(problem);
+    }
+    report.batches += u64::from(footer.batches());
+    Ok(())
+}
+
+/// Batches of the unsealed part, read from the file and compared with their index.
+fn check_unsealed(core: &Core, segment: &Arc<Segment>, report: &mut Report) -> Result<()> {
+    for index in segment.batches() {
+        let read = core.log.read_batch(segment, index);
+        if let Some(batch) = note(read, report)? {
+            report.batches += 1;
+            report.messages += u64::from(batch.index.messages());
+        }
+    }
+    Ok(())
+}
+
+/// Segments follow one another without gaps, up to what is visible.
+fn check_order(core: &Core, segments: &[Arc<Segment>], report: &mut Report) {
+    for pair in segments.windows(2) {
+        let [before, after] = pair else { continue };
+        if before.end_offset() != Some(after.first_offset()) {
+            report.problems.push(Problem {
+                path: core.storage.path(&after.name),
+                position: 0,
+                text: format!(
+                    "it starts at offset {}, the segment before ends at {:?}",
+                    after.first_offset(),
+                    before.end_offset(),
+                ),
+            });
+        }
+    }
+}
+
+/// Recounts a queue by looking at every message that is stored.
+fn check_depth(core: &Arc<Core>, queue: &Arc<Queue>, report: &mut Report) -> Result<()> {
+    let mut found = Amount::default();
+    let mut last: Option<Offset> = None;
+    for message in Browser::new(Arc::clone(core), Arc::clone(queue)) {
+        let Some(message) = note(message, report)? else { return Ok(()) };
+        if last.is_some_and(|last| last >= message.offset) {
+            let text = format!("queue {}: offset {} twice", queue.name, message.offset);
+            let path = core.storage.path("");
+            report.problems.push(Problem { path, position: 0, text });
+        }
+        last = Some(message.offset);
+        if message.damage.is_some() {
+            // Its size is not known, so neither is the sum; the damage is reported above.
+            return Ok(());
+        }
+        if !message.acked {
+            let bytes = message.payload.len() as u64;
+            found = found.plus(Amount { messages: 1, bytes });
+        }
+    }
+    let depth = core.ledger().depth(queue);
+    if depth != found {
+        report.problems.push(Problem {
+            path: core.storage.path(""),
+            position: 0,
+            text: format!(
+                "queue {} should hold {} messages of {} bytes, found {} of {}",
+                queue.name, depth.messages, depth.bytes, found.messages, found.bytes,
+            ),
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! Checkpoints: the ledger as one file, atomically replaced.
+//!
+//! In: the ledger. Out: a file from which recovery starts, and a position before which the log's
+//! control records are no longer needed.
+//!
+//! H1. A checkpoint holds only effects of records that are durable in the log.
+//! H2. It bears its name only once its bytes are durable; the last two are kept.
+
+use std::sync::{Mutex, PoisonError};
+
+use fanlog_segment_format::{
+    Epoch, StoreId,
+    checkpoint::{Checkpoint, LogHead, NextIds, SegmentEntry},
+    file_name::{FileName, TemporaryOf},
+};
+
+use crate::{
+    Error, Result,
+    commit::Pipeline,
+    core::Core,
+    error::FileOp,
+    log::{Log, segment::Segment},
+    storage::{Purpose, Storage, WriteSync},
+};
+
+/// A checkpoint that is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kept {
+    pub(crate) number: u64,
+    pub(crate) bytes: u64,
+}
+
+/// The checkpoints on disk, oldest first; at most two.
+#[derive(Debug, Default)]
+pub(crate) struct Checkpoints {
+    kept: Mutex<Vec<Kept>>,
+    /// Only one is written at a time.
+    writing: Mutex<()>,
+}
+
+impl Checkpoints {
+    pub(crate) fn new(kept: Vec<Kept>) -> Self {
+        Self { kept: Mutex::new(kept), writing: Mutex::new(()) }
+    }
+
+    fn kept(&self) -> Vec<Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn newest(&self) -> Option<Kept> {
+        self.kept().last().copied()
+    }
+
+    /// The number of the older one; with a single one there is nothing to fall back to yet.
+    pub(crate) fn oldest_of_two(&self) -> Option<u64> {
+        let kept = self.kept();
+        if kept.len() < 2 { None } else { kept.first().map(|kept| kept.number) }
+    }
+
+    /// Writes a checkpoint of what is confirmed by now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: the last one stays.
+    pub(crate) fn write(&self, core: &Core, clean: bool) -> Result<()> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = self.newest().map_or(1, |kept| kept.number + 1);
+        let mut checkpoint = blank(core.store, number, core.epoch);
+        checkpoint.clean = clean;
+        checkpoint.created_us = core.clock.wall_us();
+        core.ledger().capture(&mut checkpoint);
+        checkpoint.segments = entries(&core.log);
+        checkpoint.next_ids.segment = next_segment(&checkpoint.segments);
+        // H1: what was captured is confirmed, but a buffered batch may not be synced yet.
+        sync_active(core)?;
+        let bytes = checkpoint.encode();
+        store(&*core.storage, number, &bytes)?;
+        core.stats.other_written(bytes.len() as u64);
+        core.stats.checkpointed();
+        let kept = Kept { number, bytes: bytes.len() as u64 };
+        self.keep(&*core.storage, kept)
+    }
+
+    /// Takes note of a new checkpoint and removes those that it makes superfluous.
+    fn keep(&self, storage: &dyn Storage, newest: Kept) -> Result<()> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.push(newest);
+        while kept.len() > 2 {
+            let name = FileName::Checkpoint(kept[0].number).to_string();
+            storage
+                .remove(&name)
+                .map_err(|source| Error::io(FileOp::Remove, storage.path(&name), source))?;
+            kept.remove(0);
+        }
+        Ok(())
+    }
+}
+
+/// A checkpoint that says nothing yet.
+pub(crate) fn blank(store: StoreId, number: u64, epoch: Epoch) -> Checkpoint {
+    Checkpoint {
+        store,
+        number,
+        epoch,
+        clean: false,
+        created_us: 0,
+        head: LogHead::default(),
+        next_ids: NextIds::default(),
+        exchanges: Vec::new(),
+        groups: Vec::new(),
+        routes: Vec::new(),
+        queues: Vec::new(),
+        segments: Vec::new(),
+    }
+}
+
+/// Writes a checkpoint's bytes under their name: temporary file, sync, rename, directory (H2).
+pub(crate) fn store(storage: &dyn Storage, number: u64, bytes: &[u8]) -> Result<()> {
+    let name = FileName::Checkpoint(number).to_string();
+    let temporary = FileName::Temporary(TemporaryOf::Checkpoint(number)).to_string();
+    let failed = |op| {
+        let path = storage.path(&temporary);
+        move |source| Error::io(op, path, source)
+    };
+    let file = storage.create(&temporary, Purpose::Plain).map_err(failed(FileOp::Create))?;
+    let written = file
+        .write_all_at(0, bytes, WriteSync::None)
+        .map_err(failed(FileOp::Write))
+        .and_then(|()| file.sync().map_err(failed(FileOp::Sync)));
+    if let Err(error) = written {
+        // It says nothing and would be in the way of the next attempt.
+        storage.remove(&temporary).map_err(failed(FileOp::Remove))?;
+        return Err(error);
+    }
+    storage.rename(&temporary, &name).map_err(failed(FileOp::Rename))?;
+    storage
+        .sync_directory()
+        .map_err(|source| Error::io(FileOp::SyncDirectory, storage.path(""), source))
+}
+
+fn sync_active(core: &Core) -> Result<()> {
+    let pipeline = core.pipeline.lock().unwrap_or_else(PoisonError::into_inner);
+    let active = pipeline.as_ref().map(Pipeline::active_file);
+    drop(pipeline);
+    let Some((file, name, true)) = active else { return Ok(()) };
+    core.stats.synced();
+    let synced = file.sync();
+    synced.map_err(|source| {
+        let error = Error::io(FileOp::Sync, core.storage.path(&name), source);
+        core.poison(error.clone());
+        error
+    })
+}
+
+/// The segments that the log consists of, as a checkpoint lists them.
+pub(crate) fn entries(log: &Log) -> Vec<SegmentEntry> {
+    log.segments().iter().map(|segment| entry_of(segment)).collect()
+}
+
+fn entry_of(segment: &Segment) -> SegmentEntry {
+    SegmentEntry {
+        id: segment.id(),
+        covers_to: segment.header.covers_to,
+        generation: segment.header.generation,
+        first_offset: segment.first_offset(),
+        end_offset: segment.end_offset(),
+        file_bytes: segment.header.file_bytes,
+        sealed: segment.is_sealed(),
+    }
+}
+
+pub(crate) fn next_segment(segments: &[SegmentEntry]) -> u64 {
+    segments.last().map_or(1, |entry| entry.covers_to.0 + 1)
+}

@@ -1,0 +1,51 @@
+//! Who drives the commit: committer threads, a lone publisher, or a test that steps.
+
+use std::sync::{Arc, PoisonError};
+
+use super::{begin, complete};
+use crate::core::Core;
+
+/// Begins, writes and completes one batch, if there is one. Says whether there was.
+pub(crate) fn commit_once(core: &Core) -> bool {
+    let Some(job) = begin(core, core.clock.now()) else { return false };
+    let outcome = job.run(core);
+    complete(core, &job, outcome, core.clock.now());
+    true
+}
+
+/// The body of a committer thread: commits while there is something to commit, then sleeps.
+///
+/// One of the threads keeps the time: it wakes for what is due although nobody asks.
+pub(crate) fn run_committer(core: &Arc<Core>, keeps_time: bool) {
+    loop {
+        if commit_once(core) {
+            continue;
+        }
+        let state = core.append.lock();
+        if core.threads_stop() {
+            return;
+        }
+        let now = core.clock.now();
+        if state.can_commit(now) {
+            continue;
+        }
+        let mut state = state;
+        state.asleep += 1;
+        let due = state.next_due().filter(|_| keeps_time && !state.leading);
+        let state = match due {
+            // A stall ends by itself when what is in flight completes; the time only bounds it.
+            Some(due) => {
+                let left = due.saturating_sub(now).max(core.shortest_sleep());
+                let woken = core.append.work.wait_timeout(state, left);
+                let (mut state, woken) = woken.unwrap_or_else(PoisonError::into_inner);
+                if woken.timed_out() {
+                    state.asleep = state.asleep.saturating_sub(1);
+                    state.stalled = false;
+                }
+                state
+            }
+            None => core.append.work.wait(state).unwrap_or_else(PoisonError::into_inner),
+        };
+        drop(state);
+    }
+}

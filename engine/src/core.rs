@@ -1,0 +1,391 @@
+//! What the stages share: the state of an open store, and who may wait for what.
+//!
+//! Only holds and delegates. The order in which locks are taken, here and everywhere:
+//!
+//! ```text
+//! tables -> append                       topology changes
+//! pipeline -> append                     begin, complete
+//! pipeline -> dirty list -> queue dirty  begin
+//! pipeline -> ledger -> queue ledger     complete
+//! dispatch -> hands, queue ledger, queue dirty -> dirty list, append
+//! ```
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use fanlog_segment_format::{
+    Epoch, ExchangeId, SegmentId, StoreId, file_name::FileName,
+};
+
+use crate::{
+    Config, Error, RecoveryReport, Result,
+    ack::DirtyQueues,
+    append::{Append, Appender, Need},
+    clock::Clock,
+    commit::{self, Pipeline},
+    confirm::Confirms,
+    deliver::Waiting,
+    keeper::Keeper,
+    ledger::Ledger,
+    log::Log,
+    message::within,
+    publish::route_definition,
+    route::{Change, Records, Routed, Tables},
+    stats::Counters,
+    storage::Storage,
+    supply::Supply,
+};
+
+/// Everything of an open store.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) config: Config,
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) store: StoreId,
+    pub(crate) epoch: Epoch,
+    pub(crate) read_only: bool,
+    pub(crate) recovery: RecoveryReport,
+    pub(crate) tables: RwLock<Tables>,
+    /// Copy of the tables' version: a hint that saves publishers the lock.
+    version: AtomicU64,
+    pub(crate) append: Append,
+    pub(crate) pipeline: Mutex<Option<Pipeline>>,
+    pub(crate) ledger: Mutex<Ledger>,
+    pub(crate) log: Log,
+    pub(crate) confirms: Confirms,
+    pub(crate) acks_durable: Confirms,
+    pub(crate) dirty: DirtyQueues,
+    pub(crate) waiting: Waiting,
+    pub(crate) supply: Supply,
+    pub(crate) keeper: Keeper,
+    pub(crate) stats: Counters,
+    stop: AtomicBool,
+    loans_watched: AtomicBool,
+}
+
+/// What opening found, from which a core is made.
+pub(crate) struct Parts {
+    pub(crate) config: Config,
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) store: StoreId,
+    pub(crate) epoch: Epoch,
+    pub(crate) read_only: bool,
+    pub(crate) recovery: RecoveryReport,
+    pub(crate) tables: Tables,
+    pub(crate) append: Append,
+    /// `None` where the store is only read.
+    pub(crate) pipeline: Option<Pipeline>,
+    pub(crate) ledger: Ledger,
+    pub(crate) log: Log,
+    pub(crate) supply: Supply,
+    pub(crate) keeper: Keeper,
+    pub(crate) stats: Counters,
+}
+
+impl Core {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let next_batch = parts.ledger.head.next_batch;
+        Self {
+            version: AtomicU64::new(parts.tables.version),
+            config: parts.config,
+            storage: parts.storage,
+            clock: parts.clock,
+            store: parts.store,
+            epoch: parts.epoch,
+            read_only: parts.read_only,
+            recovery: parts.recovery,
+            tables: RwLock::new(parts.tables),
+            append: parts.append,
+            pipeline: Mutex::new(parts.pipeline),
+            ledger: Mutex::new(parts.ledger),
+            log: parts.log,
+            confirms: Confirms::new(next_batch.0),
+            acks_durable: Confirms::new(0),
+            dirty: DirtyQueues::default(),
+            waiting: Waiting::default(),
+            supply: parts.supply,
+            keeper: parts.keeper,
+            stats: parts.stats,
+            stop: AtomicBool::new(false),
+            loans_watched: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why the engine takes nothing more, if it has ended.
+    pub(crate) fn ended(&self) -> Option<Error> {
+        self.confirms.ended().cloned()
+    }
+
+    /// Whether a failure, rather than `close`, ended the engine.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        matches!(self.confirms.ended(), Some(Error::Poisoned { .. }))
+    }
+
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        if self.read_only {
+            return Err(Error::ReadOnly);
+        }
+        self.ended().map_or(Ok(()), Err)
+    }
+
+    /// Takes nothing more, and tells everyone who waits.
+    pub(crate) fn end(&self, reason: &Error) {
+        self.append.end(reason);
+        self.confirms.end(reason.clone());
+        self.acks_durable.end(reason.clone());
+        for queue in self.waiting.take_all() {
+            queue.sleepers.wake_all();
+        }
+        self.keeper.wake();
+    }
+
+    /// A write or sync failed: nothing that depends on it is ever confirmed.
+    pub(crate) fn poison(&self, cause: Error) {
+        self.end(&Error::Poisoned { cause: Arc::new(cause) });
+    }
+
+    /// Tells threads to stop once they have nothing to do.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        let state = self.append.lock();
+        self.append.work.notify_all();
+        drop(state);
+        self.keeper.wake();
+    }
+
+    pub(crate) fn threads_stop(&self) -> bool {
+        self.stop.load(Ordering::Acquire) || self.confirms.ended().is_some()
+    }
+
+    /// A committer that keeps the time does not sleep shorter than this.
+    #[expect(clippy::unused_self, reason = "reads as a property of the engine")]
+    pub(crate) fn shortest_sleep(&self) -> Duration {
+        Duration::from_micros(500)
+    }
+
+    pub(crate) fn segment_path(&self, id: SegmentId) -> PathBuf {
+        self.storage.path(&FileName::Segment(id).to_string())
+    }
+
+    pub(crate) fn exchange_name(&self, id: ExchangeId) -> Arc<str> {
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        tables.exchange_name(id).unwrap_or_else(|| Arc::from(""))
+    }
+
+    /// Memory of readers beyond the window.
+    pub(crate) fn pinned_bytes(&self) -> usize {
+        let state = self.append.lock();
+        let own = state.unconfirmed();
+        drop(state);
+        let arenas = self.append.pool().out_bytes();
+        // One arena is being filled, one may be half in the window.
+        arenas.saturating_sub(self.log.window_bytes() + own + 2 * crate::append::ARENA_BYTES)
+    }
+
+    /// Whether readers hold so much that they are handed copies from here on.
+    pub(crate) fn readers_hold_too_much(&self) -> bool {
+        self.pinned_bytes() > self.config.pinned_bytes_max
+    }
+
+    // Topology.
+
+    pub(crate) fn topology_version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Routes a message, defining its route if it is the first of its kind.
+    pub(crate) fn route(&self, exchange: &str, key: &str) -> Result<Routed> {
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let found = tables.route(exchange, key).inspect_err(|error| {
+            if matches!(error, Error::Unroutable { .. }) {
+                self.stats.unroutable();
+            }
+        })?;
+        drop(tables);
+        if let Ok(routed) = found {
+            return Ok(routed);
+        }
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let undefined = match tables.route(exchange, key)? {
+            Ok(routed) => return Ok(routed),
+            Err(undefined) => undefined,
+        };
+        let mut state = self.append.lock();
+        if let Some(end) = &state.end {
+            return Err(end.clone());
+        }
+        let routed = tables.define_route(undefined)?;
+        let record = route_definition(routed.route, undefined.group.0);
+        state.control(self.append.pool(), &record, false);
+        Ok(routed)
+    }
+
+    /// Makes changes of the topology, all or none. On return they are durable.
+    pub(crate) fn change(&self, changes: &[Change<'_>]) -> Result<()> {
+        self.check_writable()?;
+        let estimate = changes.iter().map(Change::record_bytes_max).sum();
+        within("change", estimate, self.config.transaction_bytes_max)?;
+        let mut bytes = Vec::new();
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.append.lock();
+        if let Some(end) = &state.end {
+            return Err(end.clone());
+        }
+        let mut records = Records { bytes: &mut bytes, at: state.next_offset() };
+        tables.apply_all(changes, &mut records)?;
+        let number = if bytes.is_empty() {
+            // As asked for, already; perhaps by a change that is still on its way.
+            state.last_placed()
+        } else {
+            state.control(self.append.pool(), &bytes, true);
+            tables.version += 1;
+            state.version = tables.version;
+            self.version.store(tables.version, Ordering::Release);
+            Some(state.open_number().0)
+        };
+        let wake = state.should_wake();
+        drop(state);
+        drop(tables);
+        if wake {
+            self.append.work.notify_one();
+        }
+        let Some(number) = number else { return Ok(()) };
+        self.wait_for(&self.confirms, number, None)
+    }
+
+    // Waiting and waking.
+
+    /// Waits for a number, driving the commit where the engine has no threads.
+    pub(crate) fn wait_for(
+        &self,
+        confirms: &Confirms,
+        number: u64,
+        timeout: Option<Duration>,
+    ) -> Result<()> {
+        if !self.config.stepped {
+            return confirms.wait(number, timeout);
+        }
+        loop {
+            if let Some(outcome) = confirms.outcome(number) {
+                return outcome;
+            }
+            if !self.drive() {
+                return Err(Error::Timeout);
+            }
+        }
+    }
+
+    /// Where the engine has no threads: commits one batch. Says whether it did.
+    pub(crate) fn drive(&self) -> bool {
+        self.config.stepped && commit::commit_once(self)
+    }
+
+    pub(crate) fn wait_for_room<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, Appender>,
+        need: Need,
+    ) -> Result<MutexGuard<'a, Appender>> {
+        if !self.config.stepped || !self.append.waits_when_full() {
+            return self.append.wait_for_room(state, need, None);
+        }
+        while !self.append.has_room(&state, need) {
+            if let Some(end) = &state.end {
+                return Err(end.clone());
+            }
+            drop(state);
+            if !self.drive() {
+                return Err(self.append.full(&self.append.lock()));
+            }
+            state = self.append.lock();
+        }
+        match &state.end {
+            Some(end) => Err(end.clone()),
+            None => Ok(state),
+        }
+    }
+
+    /// Whether a publisher that waits for its message may write it by itself.
+    pub(crate) fn may_lead(&self, state: &Appender) -> bool {
+        !self.config.stepped
+            && state.in_flight == 0
+            && !state.leading
+            && !state.stalled
+            && state.last_messages <= 1
+            && state.is_idle()
+    }
+
+    /// Commits in the caller's thread, then hands over to a committer if more has gathered.
+    pub(crate) fn lead(&self) {
+        // Given back on unwind as well.
+        struct Lead<'a>(&'a Core);
+        impl Drop for Lead<'_> {
+            fn drop(&mut self) {
+                let mut state = self.0.append.lock();
+                state.leading = false;
+                let more = !state.is_idle() || state.urgent;
+                let wake = more && state.should_wake();
+                drop(state);
+                if wake {
+                    self.0.append.work.notify_one();
+                }
+            }
+        }
+        let lead = Lead(self);
+        if commit::commit_once(self) {
+            self.stats.inline_batch();
+        }
+        drop(lead);
+    }
+
+    /// Asks for a commit that no message asks for.
+    pub(crate) fn hurry(&self, sync: bool) {
+        self.append.hurry(sync);
+    }
+
+    /// Takes note that acks wait to be written.
+    pub(crate) fn acks_wait(&self) {
+        self.append.acks_wait(self.clock.now() + self.config.ack_delay_max);
+    }
+
+    /// A committer found a batch with a loan out: whoever fills the last one tells.
+    pub(crate) fn watch_loans(&self) {
+        self.loans_watched.store(true, Ordering::Release);
+    }
+
+    /// A publisher filled its loan: a committer that waited for that goes on.
+    pub(crate) fn loan_filled(&self) {
+        if !self.loans_watched.load(Ordering::Acquire) {
+            return;
+        }
+        let mut state = self.append.lock();
+        self.loans_watched.store(false, Ordering::Release);
+        state.stalled = false;
+        let wake = state.should_wake();
+        drop(state);
+        if wake {
+            self.append.work.notify_one();
+        }
+    }
+
+    /// Messages appended and not confirmed.
+    pub(crate) fn unconfirmed_messages(&self) -> u64 {
+        let appended = self.append.lock().next_offset().0;
+        appended.saturating_sub(self.log.visible().0)
+    }
+
+    pub(crate) fn wake_keeper(&self) {
+        self.keeper.wake();
+    }
+}

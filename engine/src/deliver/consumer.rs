@@ -1,0 +1,501 @@
+//! One consumer: its inbox, what it holds, and how it waits.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    future::Future,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use event_listener::{Event, Listener};
+
+use super::{ConsumerOptions, Delivery, DeliveryBatch, DeliveryTag, Ready, deal};
+use crate::{
+    Ack, Error, Result,
+    confirm::{deadline_after, instant_now},
+    core::Core,
+    ledger::queue_ledger::Amount,
+    queue::Queue,
+};
+
+/// What a consumer has: dealt and not fetched, fetched and not settled.
+#[derive(Debug)]
+pub(crate) struct Hand {
+    limit: usize,
+    inbox: VecDeque<Ready>,
+    /// Fetched, by tag; `None` once settled. The first has tag `first_tag`.
+    held: VecDeque<Option<Ready>>,
+    first_tag: u64,
+    outstanding: usize,
+    closed: bool,
+}
+
+impl Hand {
+    /// Messages that it may still be given.
+    pub(super) fn credit(&self) -> usize {
+        if self.closed {
+            return 0;
+        }
+        self.limit.saturating_sub(self.outstanding + self.inbox.len())
+    }
+
+    pub(super) fn put(&mut self, ready: Ready) {
+        self.inbox.push_back(ready);
+    }
+
+    pub(super) fn has_mail(&self) -> bool {
+        !self.inbox.is_empty()
+    }
+
+    fn fetch(&mut self) -> Option<(DeliveryTag, Ready)> {
+        let ready = self.inbox.pop_front()?;
+        let tag = DeliveryTag(self.first_tag + self.held.len() as u64);
+        self.held.push_back(Some(ready.clone()));
+        self.outstanding += 1;
+        Some((tag, ready))
+    }
+
+    fn settle(&mut self, tag: DeliveryTag) -> Option<Ready> {
+        let at = usize::try_from(tag.0.checked_sub(self.first_tag)?).ok()?;
+        let ready = self.held.get_mut(at)?.take()?;
+        self.outstanding -= 1;
+        while let Some(None) = self.held.front() {
+            self.held.pop_front();
+            self.first_tag += 1;
+        }
+        Some(ready)
+    }
+
+    /// Settles everything up to and with `tag`; an unknown tag settles nothing.
+    fn settle_to(&mut self, tag: DeliveryTag) -> Option<Vec<Ready>> {
+        let count = usize::try_from((tag.0 + 1).checked_sub(self.first_tag)?).ok()?;
+        if count > self.held.len() || count == 0 {
+            return None;
+        }
+        self.first_tag += count as u64;
+        let settled: Vec<Ready> = self.held.drain(..count).flatten().collect();
+        self.outstanding -= settled.len();
+        Some(settled)
+    }
+}
+
+/// The part of a consumer that its queue and its deliveries share.
+pub(crate) struct ConsumerShared {
+    pub(crate) core: Arc<Core>,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) tag: Box<str>,
+    hand: Mutex<Hand>,
+    asleep: AtomicBool,
+    event: Event,
+}
+
+impl fmt::Debug for ConsumerShared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer").field("tag", &self.tag).field("queue", &self.queue.name).finish()
+    }
+}
+
+impl ConsumerShared {
+    pub(super) fn hand(&self) -> MutexGuard<'_, Hand> {
+        self.hand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn outstanding(&self) -> usize {
+        let hand = self.hand();
+        hand.outstanding + hand.inbox.len()
+    }
+
+    /// Wakes the consumer if it sleeps; says whether it did.
+    pub(super) fn wake(&self) -> bool {
+        let slept = self.asleep.swap(false, Ordering::AcqRel);
+        if slept {
+            self.event.notify(usize::MAX);
+        }
+        slept
+    }
+
+    pub(super) fn wake_always(&self) {
+        self.asleep.store(false, Ordering::Release);
+        self.event.notify(usize::MAX);
+    }
+
+    fn unknown(&self, tag: DeliveryTag) -> Error {
+        if self.hand().closed {
+            return Error::Closed;
+        }
+        Error::UnknownTag { consumer: self.tag.to_string(), tag: tag.0 }
+    }
+
+    pub(super) fn ack(&self, tag: DeliveryTag) -> Result<Ack> {
+        let settled = self.hand().settle(tag);
+        let ready = settled.ok_or_else(|| self.unknown(tag))?;
+        Ok(self.acked(std::iter::once(&ready)))
+    }
+
+    fn acked<'a>(&self, settled: impl Iterator<Item = &'a Ready> + Clone) -> Ack {
+        let amount = settled.clone().fold(Amount::default(), |sum, ready| {
+            sum.plus(Amount { messages: 1, bytes: ready.payload_bytes() })
+        });
+        if amount.messages == 0 {
+            return Ack::new(Arc::clone(&self.core), None);
+        }
+        let ranges = settled.map(|ready| (ready.from, ready.offset.0 + 1));
+        let (commit, first) = self.queue.ack(&self.core.dirty, ranges, amount);
+        self.core.stats.acked(amount.messages);
+        if first {
+            self.core.acks_wait();
+        }
+        // It may have slept for want of credit.
+        self.wake();
+        Ack::new(Arc::clone(&self.core), Some(commit))
+    }
+
+    pub(super) fn ack_all(&self, tags: &[DeliveryTag]) -> Result<Ack> {
+        let mut settled = Vec::with_capacity(tags.len());
+        let mut hand = self.hand();
+        settled.extend(tags.iter().filter_map(|&tag| hand.settle(tag)));
+        drop(hand);
+        if let (true, Some(&tag)) = (settled.is_empty(), tags.first()) {
+            return Err(self.unknown(tag));
+        }
+        Ok(self.acked(settled.iter()))
+    }
+
+    pub(super) fn requeue(&self, tag: DeliveryTag) -> Result<()> {
+        let settled = self.hand().settle(tag);
+        let ready = settled.ok_or_else(|| self.unknown(tag))?;
+        self.give_back([ready]);
+        Ok(())
+    }
+
+    pub(super) fn requeue_all(&self, tags: &[DeliveryTag]) {
+        let mut hand = self.hand();
+        let settled: Vec<Ready> = tags.iter().filter_map(|&tag| hand.settle(tag)).collect();
+        drop(hand);
+        self.give_back(settled);
+    }
+
+    /// Puts messages that were in this consumer's hands back at their original place.
+    fn give_back(&self, settled: impl IntoIterator<Item = Ready>) {
+        let mut any = false;
+        let mut dispatch = self.queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
+        for ready in settled {
+            any = true;
+            dispatch.give_back(Ready { redelivered: true, ..ready });
+        }
+        drop(dispatch);
+        if any {
+            self.queue.sleepers.wake_one();
+            self.wake();
+        }
+    }
+
+    /// Takes the consumer from its queue; all that it had goes back.
+    fn close(self: &Arc<Self>) {
+        let mut hand = self.hand();
+        hand.closed = true;
+        let inbox = std::mem::take(&mut hand.inbox);
+        let held = std::mem::take(&mut hand.held);
+        hand.outstanding = 0;
+        drop(hand);
+        self.queue.sleepers.remove(self);
+        let mut dispatch = self.queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
+        dispatch.leave(self);
+        for ready in held.into_iter().flatten() {
+            dispatch.give_back(Ready { redelivered: true, ..ready });
+        }
+        for ready in inbox {
+            dispatch.give_back(ready);
+        }
+        drop(dispatch);
+        self.queue.sleepers.wake_one();
+    }
+
+    fn fetch(&self) -> Option<(DeliveryTag, Ready)> {
+        self.hand().fetch()
+    }
+
+    /// Why nothing more will come, if that is so.
+    fn ended(&self) -> Option<Error> {
+        if let Some(error) = self.core.ended() {
+            return Some(error);
+        }
+        if self.queue.is_gone() {
+            let name = self.queue.name.to_string();
+            return Some(Error::NotFound { what: "queue", name });
+        }
+        None
+    }
+}
+
+/// A subscription to one queue. Consumers of a queue share its messages, round-robin, each as far
+/// as its prefetch allows.
+///
+/// Dropping it gives all that it holds back to the queue, at the original places.
+///
+/// # Example
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let engine = fanlog::Engine::open(dir.path(), fanlog::Config::default())?;
+/// engine.declare_queue("jobs")?;
+/// engine.publisher().publish_confirmed(&fanlog::Message::new("", "jobs", b"one"))?;
+/// let consumer = engine.consume("jobs", fanlog::ConsumerOptions::default())?;
+/// let delivery = consumer.recv()?;
+/// assert_eq!(delivery.payload(), b"one");
+/// delivery.ack()?.wait()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Consumer {
+    shared: Arc<ConsumerShared>,
+}
+
+impl Consumer {
+    pub(crate) fn new(core: Arc<Core>, queue: Arc<Queue>, options: &ConsumerOptions) -> Self {
+        let tag = if options.tag.is_empty() {
+            format!("consumer-{}", core.stats.next_consumer())
+        } else {
+            options.tag.clone()
+        };
+        let hand = Hand {
+            limit: options.prefetch_limit() as usize,
+            inbox: VecDeque::new(),
+            held: VecDeque::new(),
+            first_tag: 1,
+            outstanding: 0,
+            closed: false,
+        };
+        let shared = Arc::new(ConsumerShared {
+            core,
+            queue,
+            tag: tag.into(),
+            hand: Mutex::new(hand),
+            asleep: AtomicBool::new(false),
+            event: Event::new(),
+        });
+        let mut dispatch = shared.queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
+        dispatch.join(Arc::clone(&shared));
+        drop(dispatch);
+        Self { shared }
+    }
+
+    /// Its tag: the one given, or the one made up.
+    pub fn tag(&self) -> &str {
+        &self.shared.tag
+    }
+
+    /// The next message, if one is ready.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`], [`Error::Poisoned`], [`Error::NotFound`] once the queue was deleted,
+    /// [`Error::Io`] or [`Error::Corrupt`] if the log can't be read at the queue's place.
+    pub fn try_recv(&self) -> Result<Option<Delivery>> {
+        let shared = &self.shared;
+        if let Some((tag, ready)) = shared.fetch() {
+            return Ok(Some(self.delivery(tag, ready)));
+        }
+        if let Some(error) = shared.ended() {
+            return Err(error);
+        }
+        deal(&shared.core, &shared.queue)?;
+        Ok(shared.fetch().map(|(tag, ready)| self.delivery(tag, ready)))
+    }
+
+    fn delivery(&self, tag: DeliveryTag, ready: Ready) -> Delivery {
+        self.shared.core.stats.delivered(1, u64::from(ready.redelivered));
+        Delivery::new(Arc::clone(&self.shared), tag, ready)
+    }
+
+    /// Waits for the next message.
+    ///
+    /// # Errors
+    ///
+    /// As [`Consumer::try_recv`].
+    pub fn recv(&self) -> Result<Delivery> {
+        loop {
+            if let Some(delivery) = self.recv_until(None)? {
+                return Ok(delivery);
+            }
+        }
+    }
+
+    /// Waits for the next message, for at most `timeout`; `None` if none came.
+    ///
+    /// # Errors
+    ///
+    /// As [`Consumer::try_recv`].
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<Delivery>> {
+        self.recv_until(deadline_after(timeout))
+    }
+
+    fn recv_until(&self, deadline: Option<Instant>) -> Result<Option<Delivery>> {
+        loop {
+            if let Some(delivery) = self.try_recv()? {
+                return Ok(Some(delivery));
+            }
+            let listener = self.shared.event.listen();
+            if let Some(delivery) = self.announce_and_try()? {
+                return Ok(Some(delivery));
+            }
+            if self.shared.core.drive() {
+                continue;
+            }
+            match deadline {
+                None => listener.wait(),
+                Some(deadline) => {
+                    if deadline <= instant_now() || listener.wait_deadline(deadline).is_none() {
+                        self.shared.asleep.store(false, Ordering::Release);
+                        return self.try_recv();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for the next message without a thread of its own, on any runtime. Dropping the future
+    /// loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Consumer::try_recv`].
+    pub fn recv_async(&self) -> impl Future<Output = Result<Delivery>> + Send + '_ {
+        async move {
+            loop {
+                if let Some(delivery) = self.try_recv()? {
+                    return Ok(delivery);
+                }
+                let listener = self.shared.event.listen();
+                if let Some(delivery) = self.announce_and_try()? {
+                    return Ok(delivery);
+                }
+                listener.await;
+            }
+        }
+    }
+
+    /// Puts the consumer on the lists of those that sleep, then looks once more (S1).
+    fn announce_and_try(&self) -> Result<Option<Delivery>> {
+        let shared = &self.shared;
+        shared.asleep.store(true, Ordering::Release);
+        shared.queue.sleepers.add(shared);
+        shared.core.waiting.add(&shared.queue);
+        let found = self.try_recv();
+        if !matches!(found, Ok(None)) {
+            shared.asleep.store(false, Ordering::Release);
+        }
+        found
+    }
+
+    /// Waits up to `timeout` for a first message, then takes what is ready, at most `max`.
+    ///
+    /// Empty on time-out. One guard stands behind all of them: this is the fast way to consume.
+    ///
+    /// # Errors
+    ///
+    /// As [`Consumer::try_recv`].
+    pub fn recv_batch(&self, max: usize, timeout: Duration) -> Result<DeliveryBatch> {
+        let mut batch = DeliveryBatch::new(Arc::clone(&self.shared));
+        if max == 0 {
+            return Ok(batch);
+        }
+        let Some(first) = self.recv_timeout(timeout)? else { return Ok(batch) };
+        batch.push_delivery(first);
+        let mut dealt = false;
+        while batch.len() < max {
+            let before = batch.len();
+            let mut hand = self.shared.hand();
+            while batch.len() < max
+                && let Some((tag, ready)) = hand.fetch()
+            {
+                batch.push(tag, ready);
+            }
+            drop(hand);
+            if batch.len() > before {
+                dealt = false;
+            } else if dealt {
+                break;
+            } else {
+                deal(&self.shared.core, &self.shared.queue)?;
+                dealt = true;
+            }
+        }
+        batch.count();
+        Ok(batch)
+    }
+
+    /// Messages as they come, for ever: ends only with an error, which is its last item.
+    pub fn iter(&self) -> Deliveries<'_> {
+        Deliveries { consumer: self, ended: false }
+    }
+
+    /// Acks one delivery by its tag. See [`Delivery::ack`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownTag`] if it was never given or was settled before; nothing is acked then.
+    pub fn ack(&self, tag: DeliveryTag) -> Result<Ack> {
+        self.shared.ack(tag)
+    }
+
+    /// Acks every delivery of this consumer up to and with `tag`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownTag`] if `tag` was never given, or it and all before it are settled.
+    pub fn ack_multiple(&self, tag: DeliveryTag) -> Result<Ack> {
+        let settled = self.shared.hand().settle_to(tag);
+        let settled = settled.ok_or_else(|| self.shared.unknown(tag))?;
+        Ok(self.shared.acked(settled.iter()))
+    }
+
+    /// Gives one delivery up: back to its original place in the queue if `requeue`, else away, as
+    /// if it was acked.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownTag`].
+    pub fn nack(&self, tag: DeliveryTag, requeue: bool) -> Result<()> {
+        if requeue { self.shared.requeue(tag) } else { self.shared.ack(tag).map(drop) }
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+impl<'a> IntoIterator for &'a Consumer {
+    type Item = Result<Delivery>;
+    type IntoIter = Deliveries<'a>;
+
+    fn into_iter(self) -> Deliveries<'a> {
+        self.iter()
+    }
+}
+
+/// Messages of a consumer as they come. See [`Consumer::iter`].
+#[derive(Debug)]
+pub struct Deliveries<'a> {
+    consumer: &'a Consumer,
+    ended: bool,
+}
+
+impl Iterator for Deliveries<'_> {
+    type Item = Result<Delivery>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let received = self.consumer.recv();
+        self.ended = received.is_err();
+        Some(received)
+    }
+}

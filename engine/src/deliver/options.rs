@@ -1,0 +1,31 @@
+//! How a consumer wants its messages.
+
+/// What an unlimited prefetch is capped at: deliveries in a consumer's hands.
+pub(crate) const PREFETCH_MAX: u32 = 65_536;
+
+/// Settings of one consumer.
+#[derive(Clone, Debug)]
+pub struct ConsumerOptions {
+    /// A name for it, in statistics and errors. At most 255 bytes; default: made up by the engine.
+    pub tag: String,
+    /// Messages that it may hold unacked, those in its inbox included. Default 256; 0 stands for
+    /// the most there is, 65,536.
+    pub prefetch: u32,
+}
+
+impl Default for ConsumerOptions {
+    fn default() -> Self {
+        Self { tag: String::new(), prefetch: 256 }
+    }
+}
+
+impl ConsumerOptions {
+    /// Options with this prefetch.
+    pub fn prefetch(prefetch: u32) -> Self {
+        Self { prefetch, ..Self::default() }
+    }
+
+    pub(crate) fn prefetch_limit(&self) -> u32 {
+        if self.prefetch == 0 { PREFETCH_MAX } else { self.prefetch.min(PREFETCH_MAX) }
+    }
+}

@@ -1,0 +1,280 @@
+//! A queue's place in the log: walks its own messages, view after view.
+
+use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
+
+use fanlog_segment_format::{ExchangeId, Offset, record::MessageRecord};
+
+use crate::{
+    log::view::{Damage, View},
+    queue::Queue,
+    core::Core,
+    Result,
+};
+
+/// What deliveries of one queue out of one view share: it keeps the bytes.
+#[derive(Debug)]
+pub(crate) enum Guard {
+    View(View),
+    /// Copied, because readers hold on to too much memory.
+    Copy(Box<[u8]>),
+}
+
+impl Guard {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::View(view) => view.bytes(),
+            Self::Copy(bytes) => bytes,
+        }
+    }
+}
+
+/// A part of the bytes behind a [`Guard`].
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Part {
+    start: u32,
+    bytes: u32,
+}
+
+impl Part {
+    pub(crate) fn of(self, bytes: &[u8]) -> &[u8] {
+        &bytes[self.start as usize..(self.start + self.bytes) as usize]
+    }
+
+    fn within(whole: &[u8], part: &[u8]) -> Self {
+        let start = part.as_ptr().addr() - whole.as_ptr().addr();
+        let fits = |n| u32::try_from(n).expect("a segment is at most 1 GiB");
+        Self { start: fits(start), bytes: fits(part.len()) }
+    }
+}
+
+/// Where the fields of a message are.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Fields {
+    pub(crate) exchange: ExchangeId,
+    pub(crate) priority: u8,
+    pub(crate) time_us: u64,
+    pub(crate) key: Part,
+    pub(crate) properties: Part,
+    pub(crate) headers: Part,
+    pub(crate) payload: Part,
+}
+
+impl Fields {
+    pub(crate) fn of(record: &MessageRecord<'_>, whole: &[u8]) -> Self {
+        Self {
+            exchange: record.exchange,
+            priority: record.priority,
+            time_us: record.time_us,
+            key: Part::within(whole, record.key),
+            properties: Part::within(whole, record.properties),
+            headers: Part::within(whole, record.headers),
+            payload: Part::within(whole, record.payload),
+        }
+    }
+}
+
+/// A message on its way to a consumer.
+#[derive(Debug, Clone)]
+pub(crate) struct Ready {
+    pub(crate) offset: Offset,
+    /// Its ack covers `from..=offset`: what lies between is not this queue's.
+    pub(crate) from: u64,
+    pub(crate) redelivered: bool,
+    pub(crate) guard: Arc<Guard>,
+    pub(crate) fields: Fields,
+    pub(crate) damage: Option<Arc<Damage>>,
+}
+
+impl Ready {
+    pub(crate) fn payload_bytes(&self) -> u64 {
+        u64::from(self.fields.payload.bytes)
+    }
+}
+
+/// One route's messages in the view, from where the queue reads.
+#[derive(Debug)]
+struct List {
+    at: u32,
+    nth: u32,
+    messages: u32,
+    /// Offsets in which the queue was a member.
+    ranges: Vec<(Offset, Offset)>,
+}
+
+/// The view that a queue reads, and where in it.
+#[derive(Debug)]
+struct Place {
+    view: View,
+    guard: Arc<Guard>,
+    copy: bool,
+    lists: Vec<List>,
+    /// Next message number of each list, where there is more than one.
+    heap: BinaryHeap<Reverse<(u32, usize)>>,
+}
+
+/// Walks the messages of one queue.
+#[derive(Debug, Default)]
+pub(crate) struct Reader {
+    /// Everything below it was read, or is not this queue's.
+    pub(crate) cursor: Offset,
+    /// One past the last message read: where the next one's ack begins.
+    after_last: u64,
+    /// Only below it can a message at or past the cursor be acked: by what recovery found.
+    acked_end: Offset,
+    place: Option<Place>,
+}
+
+impl Reader {
+    /// A reader that starts at the queue's ack floor.
+    pub(crate) fn new(queue: &Queue) -> Self {
+        let ledger = queue.ledger();
+        let floor = ledger.floor();
+        let acked_end = Offset(ledger.acks.end());
+        Self { cursor: floor, after_last: floor.0, acked_end, place: None }
+    }
+
+    /// The offset of the next message that is routed to the queue and not acked.
+    ///
+    /// # Errors
+    ///
+    /// If the log could not be read there.
+    pub(crate) fn peek(&mut self, core: &Core, queue: &Queue) -> Result<Option<Offset>> {
+        loop {
+            if let Some(place) = &mut self.place {
+                while let Some(number) = place.first() {
+                    let offset = place.view.offset_of(number);
+                    let acked =
+                        offset < self.acked_end && queue.ledger().acks.contains(offset.0);
+                    if offset >= self.cursor && !acked {
+                        return Ok(Some(offset));
+                    }
+                    if offset >= self.cursor {
+                        self.cursor = offset.next();
+                        self.after_last = self.after_last.max(offset.0 + 1);
+                    }
+                    place.advance();
+                }
+                self.cursor = self.cursor.max(place.view.end_offset());
+                self.place = None;
+            }
+            let Some(view) = core.log.view_at(self.cursor)? else { return Ok(None) };
+            self.place = Some(Place::new(core, queue, view, self.cursor));
+        }
+    }
+
+    /// Takes the message that [`Reader::peek`] showed.
+    pub(crate) fn take(&mut self, queue: &Queue) -> Option<Ready> {
+        let place = self.place.as_mut()?;
+        let number = place.first()?;
+        let offset = place.view.offset_of(number);
+        let from = self.after_last;
+        let ready = place.resolve(number, offset, from, queue.was_handed_out(offset));
+        place.advance();
+        self.cursor = offset.next();
+        self.after_last = self.cursor.0;
+        Some(ready)
+    }
+}
+
+impl Place {
+    fn new(core: &Core, queue: &Queue, view: View, cursor: Offset) -> Self {
+        let mut lists = Vec::new();
+        for at in 0..view.routes() {
+            let route = view.route(at);
+            let Some(groups) = core.log.route_groups(route.route) else { continue };
+            let ranges = queue.ledger().ranges(&groups);
+            if ranges.is_empty() {
+                continue;
+            }
+            let nth = view.route_lower_bound(at, cursor);
+            let mut list = List { at, nth, messages: route.messages, ranges };
+            list.settle(&view);
+            if list.nth < list.messages {
+                lists.push(list);
+            }
+        }
+        let mut heap = BinaryHeap::new();
+        if lists.len() > 1 {
+            heap.extend(lists.iter().enumerate().map(|(which, list)| {
+                Reverse((view.route_message(list.at, list.nth), which))
+            }));
+        }
+        let copy = core.readers_hold_too_much();
+        let guard = Arc::new(Guard::View(view.clone()));
+        Self { view, guard, copy, lists, heap }
+    }
+
+    /// The number of the queue's next message in the view.
+    fn first(&self) -> Option<u32> {
+        if let Some(Reverse((number, _))) = self.heap.peek() {
+            return Some(*number);
+        }
+        match self.lists.as_slice() {
+            [list] if list.nth < list.messages => Some(self.view.route_message(list.at, list.nth)),
+            _ => None,
+        }
+    }
+
+    fn advance(&mut self) {
+        if let Some(Reverse((_, which))) = self.heap.pop() {
+            let list = &mut self.lists[which];
+            list.nth += 1;
+            list.settle(&self.view);
+            if list.nth < list.messages {
+                let number = self.view.route_message(list.at, list.nth);
+                self.heap.push(Reverse((number, which)));
+            }
+        } else if let [list] = self.lists.as_mut_slice() {
+            list.nth += 1;
+            list.settle(&self.view);
+        }
+    }
+
+    fn resolve(&self, number: u32, offset: Offset, from: u64, redelivered: bool) -> Ready {
+        let whole = self.view.bytes();
+        let (guard, fields, damage) = match self.view.message(number) {
+            Ok(record) if self.copy => copied(&record),
+            Ok(record) => (Arc::clone(&self.guard), Fields::of(&record, whole), None),
+            Err(damage) => (Arc::clone(&self.guard), Fields::default(), Some(Arc::new(damage))),
+        };
+        Ready { offset, from, redelivered, guard, fields, damage }
+    }
+}
+
+/// The record's variable parts, in memory of their own.
+fn copied(record: &MessageRecord<'_>) -> (Arc<Guard>, Fields, Option<Arc<Damage>>) {
+    let parts = [record.key, record.properties, record.headers, record.payload];
+    let bytes: Box<[u8]> = parts.concat().into();
+    let mut rest: &[u8] = &bytes;
+    let [key, properties, headers, payload] = parts.map(|part| {
+        let (copy, after) = rest.split_at(part.len());
+        rest = after;
+        copy
+    });
+    let copy = MessageRecord { key, properties, headers, payload, ..*record };
+    let fields = Fields::of(&copy, &bytes);
+    (Arc::new(Guard::Copy(bytes)), fields, None)
+}
+
+impl List {
+    /// Skips messages that were routed while the queue was no member.
+    fn settle(&mut self, view: &View) {
+        if let [(from, to)] = *self.ranges.as_slice()
+            && from == Offset(0)
+            && to == Offset(u64::MAX)
+        {
+            return;
+        }
+        while self.nth < self.messages {
+            let offset = view.offset_of(view.route_message(self.at, self.nth));
+            if self.ranges.iter().any(|&(from, to)| from <= offset && offset < to) {
+                return;
+            }
+            let later = self.ranges.iter().map(|&(from, _)| from).filter(|&from| from > offset);
+            match later.min() {
+                Some(from) => self.nth = view.route_lower_bound(self.at, from).max(self.nth + 1),
+                None => self.nth = self.messages,
+            }
+        }
+    }
+}

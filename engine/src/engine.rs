@@ -1,0 +1,453 @@
+//! The engine's public face. Only delegates.
+
+use std::{
+    fmt,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    thread::{Builder, JoinHandle},
+    time::Duration,
+};
+
+use fanlog_segment_format::{file_name::FileName, layout::NAME_BYTES_MAX};
+
+use crate::{
+    Config, Error, RecoveryReport, Result, Stats,
+    browse::Browser,
+    check::{self, Progress, Report},
+    clock::{Clock, SystemClock},
+    commit::{self, run_committer},
+    confirm::{deadline_after, instant_now},
+    core::Core,
+    deliver::{Consumer, ConsumerOptions},
+    error::FileOp,
+    inspect::{self, QueueView, SegmentInfo, TopologyView},
+    keeper::{self, Did, run_keeper},
+    publish::Publisher,
+    recovery,
+    route::{Change, ExchangeKind},
+    storage::{LockError, RealStorage, Storage, StorageLock},
+};
+
+/// How long dropping the last handle waits for what is still unconfirmed.
+const DROP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An open store. Cheap to clone; when the last clone is dropped, or by [`Engine::close`], the store
+/// is closed. One process has a store open at a time.
+///
+/// # Example
+///
+/// ```
+/// use fanlog::{Config, ConsumerOptions, Engine, ExchangeKind, Message};
+///
+/// let dir = tempfile::tempdir()?;
+/// let engine = Engine::open(dir.path(), Config::default())?;
+/// engine.declare_exchange("results", ExchangeKind::Fanout)?;
+/// engine.declare_queue("store")?;
+/// engine.bind("store", "results", "")?;
+///
+/// engine.publisher().publish(&Message::new("results", "", b"42"))?.wait()?;
+///
+/// let consumer = engine.consume("store", ConsumerOptions::default())?;
+/// let delivery = consumer.recv()?;
+/// assert_eq!(delivery.payload(), b"42");
+/// delivery.ack()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Engine {
+    owner: Arc<Owner>,
+}
+
+/// What ends with the last handle.
+struct Owner {
+    core: Arc<Core>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    lock: Mutex<Option<StorageLock>>,
+    closed: Mutex<Option<CloseReport>>,
+}
+
+/// How closing went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CloseReport {
+    /// Messages that were appended and not confirmed: in doubt, as after a crash.
+    pub unconfirmed: u64,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("path", &self.owner.core.storage.path("")).finish()
+    }
+}
+
+impl Engine {
+    /// Opens the store in `dir`, creating it where there is none and
+    /// [`create`](Config::create) allows.
+    ///
+    /// On return all that was confirmed before is there again, and durable. What a crash left
+    /// half-written is gone; [`Engine::recovery`] tells.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Locked`]: another process, or another handle, has it open.
+    /// - [`Error::NoStore`]: there is none and `create` is off.
+    /// - [`Error::Corrupt`], [`Error::Damaged`]: bytes that were durable are not what they were;
+    ///   nothing on disk was changed.
+    /// - [`Error::UnsupportedVersion`]: written by a newer version; nothing was changed.
+    /// - [`Error::Setting`]: a setting is out of its range.
+    /// - [`Error::Io`].
+    pub fn open(dir: impl AsRef<Path>, config: Config) -> Result<Self> {
+        config.validate()?;
+        let dir = dir.as_ref();
+        let storage = RealStorage::open(dir, config.create, config.backend).map_err(|source| {
+            if source.kind() == std::io::ErrorKind::NotFound && !config.create {
+                return Error::NoStore { path: dir.to_owned() };
+            }
+            Error::io(FileOp::Open, dir.to_owned(), source)
+        })?;
+        Self::open_on(Arc::new(storage), Arc::new(SystemClock::new()), config)
+    }
+
+    /// Opens the store in `dir` for reading: browsing, statistics, [`Engine::check`]. Nothing at all
+    /// is written; it works on a read-only file system.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::open`].
+    pub fn open_read_only(dir: impl AsRef<Path>, config: Config) -> Result<Self> {
+        let dir = dir.as_ref();
+        let storage = RealStorage::open_read_only(dir).map_err(|source| {
+            if source.kind() == std::io::ErrorKind::NotFound {
+                return Error::NoStore { path: dir.to_owned() };
+            }
+            Error::io(FileOp::Open, dir.to_owned(), source)
+        })?;
+        let storage: Arc<dyn Storage> = Arc::new(storage);
+        let name = FileName::Lock.to_string();
+        let lock = lock_error(&*storage, storage.lock_read_only(&name))?;
+        let core = recovery::open(storage, Arc::new(SystemClock::new()), config, true)?;
+        Ok(Self::of(Arc::new(core), lock, Vec::new()))
+    }
+
+    /// Opens a store on storage and clock of the caller's: a simulation, a test.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::open`].
+    pub fn open_on(
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        config: Config,
+    ) -> Result<Self> {
+        let lock = lock_error(&*storage, storage.lock(&FileName::Lock.to_string()))?;
+        let stepped = config.stepped;
+        let core = Arc::new(recovery::open(storage, clock, config, false)?);
+        let threads = if stepped { Vec::new() } else { start_threads(&core)? };
+        Ok(Self::of(core, Some(lock), threads))
+    }
+
+    fn of(core: Arc<Core>, lock: Option<StorageLock>, threads: Vec<JoinHandle<()>>) -> Self {
+        let owner = Owner {
+            core,
+            threads: Mutex::new(threads),
+            lock: Mutex::new(lock),
+            closed: Mutex::new(None),
+        };
+        Self { owner: Arc::new(owner) }
+    }
+
+    /// What opening found and did.
+    pub fn recovery(&self) -> &RecoveryReport {
+        &self.owner.core.recovery
+    }
+
+    /// Declares a durable exchange. On return it is durable. No change if it exists alike.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mismatch`] if it exists with another kind, [`Error::Name`].
+    pub fn declare_exchange(&self, name: &str, kind: ExchangeKind) -> Result<()> {
+        self.change(&[Change::DeclareExchange { name, kind }])
+    }
+
+    /// Deletes an exchange and its bindings. Messages already stored stay in their queues.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`]; [`Error::Refused`] for the default exchange.
+    pub fn delete_exchange(&self, name: &str) -> Result<()> {
+        self.change(&[Change::DeleteExchange { name }])
+    }
+
+    /// Declares a durable queue. On return it is durable. No change if it exists.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Name`].
+    pub fn declare_queue(&self, name: &str) -> Result<()> {
+        self.change(&[Change::DeclareQueue { name }])
+    }
+
+    /// Deletes a queue with all its messages. Its consumers get [`Error::NotFound`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
+    pub fn delete_queue(&self, name: &str) -> Result<()> {
+        self.change(&[Change::DeleteQueue { name }])
+    }
+
+    /// Binds a queue to an exchange: messages published from now on that match go to it. On return
+    /// the binding is durable. No change if it exists.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Name`]; [`Error::Refused`] for the default exchange.
+    pub fn bind(&self, queue: &str, exchange: &str, routing_key: &str) -> Result<()> {
+        self.change(&[Change::Bind { queue, exchange, routing_key }])
+    }
+
+    /// Undoes a binding. What it brought to the queue stays there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`]; [`Error::Refused`] for the default exchange.
+    pub fn unbind(&self, queue: &str, exchange: &str, routing_key: &str) -> Result<()> {
+        self.change(&[Change::Unbind { queue, exchange, routing_key }])
+    }
+
+    /// Makes many changes in one commit: all of them, or, on an error, none. A message published at
+    /// the same time is routed before all of them or after.
+    ///
+    /// # Errors
+    ///
+    /// That of the first change that can't be made; [`Error::TooLarge`] if their records are over
+    /// [`transaction_bytes_max`](Config::transaction_bytes_max).
+    pub fn change(&self, changes: &[Change<'_>]) -> Result<()> {
+        self.owner.core.change(changes)
+    }
+
+    /// A handle to publish with.
+    pub fn publisher(&self) -> Publisher {
+        Publisher::new(Arc::clone(&self.owner.core))
+    }
+
+    /// Subscribes to a queue.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Name`], [`Error::ReadOnly`], [`Error::Closed`].
+    pub fn consume(&self, queue: &str, options: ConsumerOptions) -> Result<Consumer> {
+        let core = &self.owner.core;
+        core.check_writable()?;
+        if options.tag.len() > NAME_BYTES_MAX {
+            return Err(Error::Name {
+                what: "consumer tag",
+                found: options.tag.len(),
+                name: options.tag.chars().take(64).collect(),
+                limit: NAME_BYTES_MAX,
+            });
+        }
+        let queue = inspect::queue(core, queue)?;
+        Ok(Consumer::new(Arc::clone(core), queue, &options))
+    }
+
+    /// Every message of a queue that is still stored, acked or not, in the order of offsets. Nothing
+    /// is delivered or marked.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
+    pub fn browse(&self, queue: &str) -> Result<Browser> {
+        let queue = inspect::queue(&self.owner.core, queue)?;
+        Ok(Browser::new(Arc::clone(&self.owner.core), queue))
+    }
+
+    /// One queue as it is now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
+    pub fn queue(&self, name: &str) -> Result<QueueView> {
+        let queue = inspect::queue(&self.owner.core, name)?;
+        Ok(inspect::queue_view(&self.owner.core, &queue))
+    }
+
+    /// Counters and gauges.
+    pub fn stats(&self) -> Stats {
+        inspect::stats(&self.owner.core)
+    }
+
+    /// Exchanges, queues and bindings.
+    pub fn topology(&self) -> TopologyView {
+        inspect::topology(&self.owner.core)
+    }
+
+    /// The segments of the log, oldest first, with how much of each is live.
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        inspect::segments(&self.owner.core)
+    }
+
+    /// Reads and verifies all of the store that is sealed, and recounts every depth by brute force.
+    /// Meant for tests and operators: takes as long as reading everything does. Nobody may publish
+    /// or ack meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if something could not be read. What is wrong with what was read is in the
+    /// report.
+    pub fn check(&self, progress: &mut dyn FnMut(Progress)) -> Result<Report> {
+        check::check(&self.owner.core, progress)
+    }
+
+    /// Writes a checkpoint now, so that opening has less of the log to read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::Poisoned`], [`Error::Closed`], [`Error::ReadOnly`].
+    pub fn checkpoint(&self) -> Result<()> {
+        let core = &self.owner.core;
+        core.check_writable()?;
+        core.keeper.checkpoint(core, false)
+    }
+
+    /// Does one piece of the engine's work: a commit, or else a step of the background. Says whether
+    /// there was any. For stores opened with `stepped`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] of the background; the commit's own failures poison the engine.
+    #[doc(hidden)]
+    pub fn step(&self) -> Result<bool> {
+        let core = &self.owner.core;
+        core.check_writable()?;
+        if commit::commit_once(core) {
+            return Ok(true);
+        }
+        Ok(keeper::step(core)? != Did::Nothing)
+    }
+
+    /// Commits one batch, if one is due. For stores opened with `stepped`.
+    #[doc(hidden)]
+    pub fn step_commit(&self) -> bool {
+        commit::commit_once(&self.owner.core)
+    }
+
+    /// Closes the store: takes nothing more, waits at most `timeout` until what was appended is
+    /// confirmed, writes acks that nobody waits for, and a mark that all is complete. Everyone who
+    /// still waits gets [`Error::Closed`]. Payloads handed out stay readable.
+    ///
+    /// On return the store can be opened again. Closing twice returns what the first one did.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] or [`Error::Poisoned`] if the mark could not be written: the store is closed
+    /// all the same, and opened again like after a crash.
+    pub fn close(&self, timeout: Duration) -> Result<CloseReport> {
+        self.owner.close(timeout)
+    }
+}
+
+impl Owner {
+    fn close(&self, timeout: Duration) -> Result<CloseReport> {
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(report) = *closed {
+            return Ok(report);
+        }
+        let core = &self.core;
+        core.append.end(&Error::Closed);
+        if !core.read_only {
+            inspect::end_leases(core);
+            self.drain(timeout);
+        }
+        core.stop();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            // A thread that panicked has nothing left to do either.
+            drop(thread.join());
+        }
+        let unconfirmed = core.unconfirmed_messages();
+        let failed = core.ended();
+        let marked = match &failed {
+            Some(error) => Err(error.clone()),
+            None if unconfirmed > 0 || core.read_only => Ok(()),
+            None => core.keeper.checkpoint(core, true),
+        };
+        core.end(&Error::Closed);
+        core.log.forget();
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let report = CloseReport { unconfirmed };
+        *closed = Some(report);
+        marked.map(|()| report)
+    }
+
+    /// Waits until everything that was appended, acks included, is confirmed.
+    fn drain(&self, timeout: Duration) {
+        let core = &self.core;
+        let deadline = deadline_after(timeout);
+        let left = || deadline.map(|deadline| deadline.saturating_duration_since(instant_now()));
+        let commit = core.dirty.pending();
+        core.hurry(true);
+        if let Some(last) = core.append.lock().last_placed() {
+            // Its outcome is in the report: what is not confirmed now counts as unconfirmed.
+            drop(core.wait_for(&core.confirms, last, left()));
+        }
+        if let Some(commit) = commit {
+            drop(core.wait_for(&core.acks_durable, commit, left()));
+        }
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        // Whoever wants to know how it went calls `close`.
+        drop(self.close(DROP_TIMEOUT));
+    }
+}
+
+fn lock_error<T>(storage: &dyn Storage, locked: Result<T, LockError>) -> Result<T> {
+    locked.map_err(|error| {
+        let path = storage.path(&FileName::Lock.to_string());
+        match error {
+            LockError::Held => Error::Locked { path },
+            LockError::Io(source) => Error::io(FileOp::Lock, path, source),
+        }
+    })
+}
+
+fn start_threads(core: &Arc<Core>) -> Result<Vec<JoinHandle<()>>> {
+    let mut threads = Vec::new();
+    let bodies: [(&str, fn(&Arc<Core>)); 3] = [
+        ("fanlog-commit", |core| run_committer(core, true)),
+        ("fanlog-commit-2", |core| run_committer(core, false)),
+        ("fanlog-keeper", run_keeper),
+    ];
+    for (name, body) in bodies {
+        let core_of_thread = Arc::clone(core);
+        let started = Builder::new().name(name.into()).spawn(move || {
+            // A panic must not leave anyone waiting for ever.
+            let guard = EndOnPanic(&core_of_thread);
+            body(&core_of_thread);
+            drop(guard);
+        });
+        match started {
+            Ok(thread) => threads.push(thread),
+            Err(source) => {
+                core.end(&Error::Closed);
+                return Err(Error::io(FileOp::Spawn, core.storage.path(""), source));
+            }
+        }
+    }
+    Ok(threads)
+}
+
+/// Ends the engine if the thread that holds it unwinds.
+struct EndOnPanic<'a>(&'a Core);
+
+impl Drop for EndOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let source = std::io::Error::other("a thread of the engine panicked");
+            self.0.poison(Error::io(FileOp::Write, self.0.storage.path(""), source));
+        }
+    }
+}

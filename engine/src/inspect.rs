@@ -1,0 +1,241 @@
+//! Looks at an open store from outside: topology, queues, segments, statistics.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, PoisonError},
+};
+
+use fanlog_segment_format::Offset;
+
+use crate::{
+    Error, Result, Stats,
+    core::Core,
+    keeper,
+    log::{segment::Segment, view::View},
+    queue::Queue,
+    route::ExchangeKind,
+};
+
+/// Exchanges, queues and bindings of a store, each in the order of names.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct TopologyView {
+    /// Exchanges, without the default one.
+    pub exchanges: Vec<ExchangeView>,
+    /// Queues.
+    pub queues: Vec<QueueView>,
+    /// Bindings made by name.
+    pub bindings: Vec<BindingView>,
+}
+
+/// An exchange.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ExchangeView {
+    /// Its name.
+    pub name: String,
+    /// How it routes.
+    pub kind: ExchangeKind,
+}
+
+/// A queue as it is at a moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QueueView {
+    /// Its name.
+    pub name: String,
+    /// Messages in it, ready and unacked; an ack counts once it is written.
+    pub messages: u64,
+    /// Their payload bytes.
+    pub bytes: u64,
+    /// Of the messages, those that no consumer has.
+    pub ready: u64,
+    /// Of the messages, those in consumers' hands and inboxes.
+    pub unacked: u64,
+    /// Consumers subscribed.
+    pub consumers: usize,
+    /// Every offset below it is durably acked.
+    pub ack_floor: Offset,
+    /// Memory of its durable state, in bytes.
+    pub heap_bytes: usize,
+}
+
+/// A binding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BindingView {
+    /// The queue.
+    pub queue: String,
+    /// The exchange.
+    pub exchange: String,
+    /// The key; `""` for a fanout exchange.
+    pub routing_key: String,
+}
+
+/// A segment of the log.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SegmentInfo {
+    /// Its file.
+    pub path: PathBuf,
+    /// Its number.
+    pub number: u64,
+    /// How often it was rewritten.
+    pub generation: u32,
+    /// `"active"`, `"full"` (no footer yet) or `"sealed"`.
+    pub state: &'static str,
+    /// Its first offset.
+    pub first_offset: Offset,
+    /// One past its last offset.
+    pub end_offset: Offset,
+    /// Size of the file, in bytes.
+    pub file_bytes: u64,
+    /// Bytes of payload in it that some queue has not acked.
+    pub live_bytes: u64,
+    /// Bytes of payload in it.
+    pub payload_bytes: u64,
+}
+
+/// The queue of that name.
+pub(crate) fn queue(core: &Core, name: &str) -> Result<Arc<Queue>> {
+    let tables = core.tables.read().unwrap_or_else(PoisonError::into_inner);
+    let id = tables.queue(name)?;
+    drop(tables);
+    let not_found = || Error::NotFound { what: "queue", name: name.to_owned() };
+    core.ledger().queue(id).ok_or_else(not_found)
+}
+
+pub(crate) fn queue_view(core: &Core, queue: &Queue) -> QueueView {
+    let depth = core.ledger().depth(queue);
+    let dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
+    let (unacked, consumers) = (dispatch.unacked(), dispatch.consumers());
+    drop(dispatch);
+    let (unwritten, _) = queue.unwritten_acks();
+    let state = queue.ledger();
+    QueueView {
+        name: queue.name.to_string(),
+        messages: depth.messages,
+        bytes: depth.bytes,
+        ready: depth.messages.saturating_sub(unacked + unwritten.messages),
+        unacked,
+        consumers,
+        ack_floor: state.floor(),
+        heap_bytes: state.heap_bytes(),
+    }
+}
+
+pub(crate) fn topology(core: &Core) -> TopologyView {
+    let tables = core.tables.read().unwrap_or_else(PoisonError::into_inner);
+    let exchanges = tables.exchanges();
+    let queues = tables.queues();
+    let bindings = tables.bindings();
+    drop(tables);
+    let queues = queues.into_iter().filter_map(|(_, id)| core.ledger().queue(id));
+    TopologyView {
+        exchanges: exchanges
+            .into_iter()
+            .map(|(name, kind)| ExchangeView { name: name.to_string(), kind })
+            .collect(),
+        queues: queues.map(|queue| queue_view(core, &queue)).collect(),
+        bindings: bindings
+            .into_iter()
+            .map(|binding| BindingView {
+                queue: binding.queue.to_string(),
+                exchange: binding.exchange.to_string(),
+                routing_key: binding.routing_key,
+            })
+            .collect(),
+    }
+}
+
+pub(crate) fn segments(core: &Core) -> Vec<SegmentInfo> {
+    let queues: Vec<Arc<Queue>> = core.ledger().queues().cloned().collect();
+    core.log.segments().iter().map(|segment| segment_info(core, segment, &queues)).collect()
+}
+
+fn segment_info(core: &Core, segment: &Arc<Segment>, queues: &[Arc<Queue>]) -> SegmentInfo {
+    let state = match (segment.end_offset(), segment.is_sealed()) {
+        (None, _) => "active",
+        (_, false) => "full",
+        (_, true) => "sealed",
+    };
+    let end = segment.end_offset().unwrap_or_else(|| core.log.visible());
+    let (mut live_bytes, mut payload_bytes) = (0, 0);
+    let mut from = segment.first_offset();
+    while from < end {
+        let Ok(Some(view)) = core.log.view_at(from) else { break };
+        let (live, all) = view_bytes(core, &view, queues);
+        live_bytes += live;
+        payload_bytes += all;
+        from = view.end_offset().max(from.next());
+    }
+    SegmentInfo {
+        path: core.storage.path(&segment.name),
+        number: segment.id().0,
+        generation: segment.header.generation,
+        state,
+        first_offset: segment.first_offset(),
+        end_offset: end,
+        file_bytes: segment.header.file_bytes,
+        live_bytes,
+        payload_bytes,
+    }
+}
+
+/// Payload bytes of a view that some queue has not acked, and all of them.
+fn view_bytes(core: &Core, view: &View, queues: &[Arc<Queue>]) -> (u64, u64) {
+    let (mut live, mut all) = (0, 0);
+    for at in 0..view.routes() {
+        let route = view.route(at);
+        let groups = core.log.route_groups(route.route).unwrap_or_else(|| Arc::from([]));
+        let mut takers = Vec::new();
+        for queue in queues {
+            let state = queue.ledger();
+            let ranges = state.ranges(&groups);
+            if !ranges.is_empty() && state.floor() < view.end_offset() {
+                takers.push((queue, ranges));
+            }
+        }
+        for nth in 0..route.messages {
+            let number = view.route_message(at, nth);
+            let offset = view.offset_of(number);
+            let bytes = view.payload_bytes(number);
+            all += bytes;
+            let wanted = takers.iter().any(|(queue, ranges)| {
+                ranges.iter().any(|&(from, to)| from <= offset && offset < to)
+                    && !queue.ledger().acks.contains(offset.0)
+            });
+            live += if wanted { bytes } else { 0 };
+        }
+    }
+    (live, all)
+}
+
+pub(crate) fn stats(core: &Core) -> Stats {
+    let segments = core.log.segments();
+    let mut stats = core.stats.snapshot(core.storage.backend());
+    stats.segments = segments.len() as u64;
+    stats.segments_ready = core.supply.ready();
+    stats.deleted_but_held_bytes = keeper::held_bytes(core);
+    stats.window_bytes = core.log.window_bytes() as u64;
+    stats.pinned_bytes = core.pinned_bytes() as u64;
+    stats.unconfirmed_bytes = core.append.lock().unconfirmed() as u64;
+    stats.mapped_bytes = core.log.mapped_bytes();
+    stats.index_bytes = segments.iter().map(|segment| segment.index_bytes() as u64).sum();
+    stats.poisoned = core.is_poisoned();
+    stats.end_offset = core.log.visible();
+    stats
+}
+
+/// Before a clean close: what was not handed out is not flagged when the store is opened again.
+pub(crate) fn end_leases(core: &Core) {
+    let queues: Vec<Arc<Queue>> = core.ledger().queues().cloned().collect();
+    for queue in queues {
+        let dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
+        let cursor = dispatch.cursor();
+        drop(dispatch);
+        if let Some(cursor) = cursor.filter(|&cursor| cursor < queue.mark()) {
+            queue.want_lease(&core.dirty, cursor);
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The background: seals full segments, keeps files ready, writes checkpoints, reclaims.
+//!
+//! One thread, or a test that steps. In: full segments, time. Out: footers, free files,
+//! checkpoints. It never holds up a publisher: what it has not done yet only costs memory or time.
+
+use std::{
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use fanlog_segment_format::SegmentId;
+
+use crate::{
+    Error, Result,
+    checkpoint::{Checkpoints, Kept},
+    commit::is_out_of_space,
+    core::Core,
+    error::FileOp,
+    log::segment::Segment,
+    reclaim::Retired,
+    storage::{AlignedBuffer, WriteSync},
+};
+
+/// The keeper looks after what nobody told it of at least this often.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
+/// Preparing segments takes at most one part in this many of the time while the log is busy.
+const PREPARE_SHARE: u32 = 10;
+
+/// State of the background's work.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) retired: Retired,
+    signal: Mutex<bool>,
+    wake: Condvar,
+    /// When the last checkpoint was written, and the log's end by then.
+    last: Mutex<Last>,
+    /// Bytes of files that are gone but held by readers.
+    pub(crate) held_bytes: AtomicU64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Last {
+    at: Duration,
+    log_bytes: u64,
+    batches: u64,
+}
+
+impl Keeper {
+    pub(crate) fn new(kept: Vec<Kept>, now: Duration) -> Self {
+        Self {
+            checkpoints: Checkpoints::new(kept),
+            retired: Retired::default(),
+            signal: Mutex::new(false),
+            wake: Condvar::new(),
+            last: Mutex::new(Last { at: now, log_bytes: 0, batches: 0 }),
+            held_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// Tells the keeper that there is something to do.
+    pub(crate) fn wake(&self) {
+        *self.signal.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.wake.notify_all();
+    }
+
+    fn sleep(&self, timeout: Duration) {
+        let mut signal = self.signal.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*signal {
+            let woken = self.wake.wait_timeout(signal, timeout);
+            signal = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        *signal = false;
+    }
+
+    /// Whether a checkpoint is due: the log grew enough, or time passed and something changed.
+    fn checkpoint_due(&self, core: &Core) -> bool {
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let batches = core.ledger().head.next_batch.0;
+        if batches == last.batches {
+            return false;
+        }
+        let size = self.checkpoints.newest().map_or(0, |kept| kept.bytes);
+        let grown = core.stats.log_bytes() - last.log_bytes;
+        let overdue = core.clock.now().saturating_sub(last.at) >= core.config.checkpoint_interval;
+        overdue || grown > core.config.checkpoint_log_bytes.max(4 * size)
+    }
+
+    /// Writes a checkpoint.
+    pub(crate) fn checkpoint(&self, core: &Core, clean: bool) -> Result<()> {
+        let batches = core.ledger().head.next_batch.0;
+        let log_bytes = core.stats.log_bytes();
+        self.checkpoints.write(core, clean)?;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Last { at: core.clock.now(), log_bytes, batches };
+        Ok(())
+    }
+}
+
+/// What a step did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Did {
+    Nothing,
+    /// Something that should be followed by the next step at once.
+    Work,
+    /// Prepared a piece of a segment: to be paced while the log is busy.
+    Prepared,
+}
+
+/// Does the most urgent piece of the background's work.
+///
+/// # Errors
+///
+/// [`Error::Io`]. Where space ran out the work waits; anything else poisons the engine.
+pub(crate) fn step(core: &Core) -> Result<Did> {
+    if let Some(segment) = core.log.segments().into_iter().find(|segment| is_full(segment)) {
+        seal(core, &segment)?;
+        return Ok(Did::Work);
+    }
+    if core.keeper.checkpoint_due(core) {
+        core.keeper.checkpoint(core, false)?;
+        return Ok(Did::Work);
+    }
+    if core.keeper.retired.step(core)? {
+        return Ok(Did::Work);
+    }
+    let active = {
+        let pipeline = core.pipeline.lock().unwrap_or_else(PoisonError::into_inner);
+        pipeline.as_ref().map(|pipeline| pipeline.active().id())
+    };
+    let Some(active) = active else { return Ok(Did::Nothing) };
+    if core.supply.step(core, SegmentId(active.0 + 1))? {
+        return Ok(Did::Prepared);
+    }
+    Ok(Did::Nothing)
+}
+
+fn is_full(segment: &Segment) -> bool {
+    segment.end_offset().is_some() && !segment.is_sealed()
+}
+
+/// Writes a full segment's footer; from then on it is read through a map.
+fn seal(core: &Core, segment: &Segment) -> Result<()> {
+    let path = || core.storage.path(&segment.name);
+    let (start, footer) = segment.encode_footer();
+    let mut aligned = AlignedBuffer::zeroed(footer.len());
+    aligned.copy_from_slice(&footer);
+    let Some(file) = segment.file() else { return Ok(()) };
+    file.write_all_at(start, &aligned, WriteSync::Data)
+        .map_err(|source| Error::io(FileOp::Write, path(), source))?;
+    core.stats.other_written(footer.len() as u64);
+    segment.seal();
+    Ok(())
+}
+
+/// The body of the keeper's thread.
+pub(crate) fn run_keeper(core: &Arc<Core>) {
+    let mut batches = 0;
+    while !core.threads_stop() {
+        let began = core.clock.now();
+        let did = match step(core) {
+            Ok(did) => did,
+            Err(error) if is_out_of_space(&error) => Did::Nothing,
+            Err(error) => {
+                core.poison(error);
+                return;
+            }
+        };
+        let before = std::mem::replace(&mut batches, core.stats.batches());
+        match did {
+            Did::Work => {}
+            Did::Prepared if batches == before => {}
+            Did::Prepared => {
+                let took = core.clock.now().saturating_sub(began);
+                core.keeper.sleep(took * (PREPARE_SHARE - 1));
+            }
+            Did::Nothing => core.keeper.sleep(LOOK_AFTER),
+        }
+    }
+}
+
+/// Bytes of files that are gone but held by readers.
+pub(crate) fn held_bytes(core: &Core) -> u64 {
+    core.keeper.held_bytes.load(Ordering::Relaxed)
+}

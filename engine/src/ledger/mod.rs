@@ -1,0 +1,356 @@
+//! The ledger: what the confirmed log says, and nothing else.
+//!
+//! Owns the durable state of topology, route counters and queues. In: batches, in order, once they
+//! are confirmed (or, at recovery, read). Out: depths, checkpoints, what reclaim may take. The same
+//! code applies a record while running and at recovery, so the state is always what a replay would
+//! make of it.
+//!
+//! G1. Batches are applied in the order of their numbers, each once.
+//! G2. Nothing is applied before it is confirmed.
+//! G3. Within a batch, records that change membership are applied before its messages are counted.
+
+pub(crate) mod ack_set;
+pub(crate) mod queue_ledger;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use fanlog_segment_format::{
+    BatchNumber, DecodeError, ExchangeId, GroupId, Offset, QueueId, RouteId,
+    checkpoint::{
+        BaseEntry, Checkpoint, ExchangeEntry, GroupEntry, LogHead, MemberEntry, NextIds,
+        QueueEntry, RouteEntry,
+    },
+    control::Control,
+};
+
+use self::{
+    ack_set::AckSet,
+    queue_ledger::{Amount, QueueLedger},
+};
+use crate::{log::{Log, index::BatchIndex}, queue::Queue};
+
+#[derive(Debug)]
+struct Route {
+    groups: Arc<[GroupId]>,
+    counted: Amount,
+}
+
+#[derive(Debug, Default)]
+struct Group {
+    /// `None` for a queue's own group, which its queue's entry names.
+    entry: Option<GroupEntry>,
+    routes: Vec<RouteId>,
+}
+
+/// What else has to happen once a batch is applied.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    /// Queues whose consumers may go on: their lease was extended.
+    pub(crate) granted: Vec<Arc<Queue>>,
+    /// Queues that are gone.
+    pub(crate) deleted: Vec<Arc<Queue>>,
+}
+
+/// The state that the confirmed log describes.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    pub(crate) head: LogHead,
+    exchanges: BTreeMap<ExchangeId, ExchangeEntry>,
+    groups: HashMap<GroupId, Group>,
+    routes: HashMap<RouteId, Route>,
+    queues: HashMap<QueueId, Arc<Queue>>,
+    next: NextIds,
+}
+
+impl Ledger {
+    /// The state that a checkpoint holds. Routes are told to `log` as well.
+    pub(crate) fn from_checkpoint(checkpoint: &Checkpoint, log: &Log) -> Result<Self, DecodeError> {
+        let mut ledger = Self {
+            head: checkpoint.head,
+            exchanges: checkpoint
+                .exchanges
+                .iter()
+                .map(|entry| (entry.id, entry.clone()))
+                .collect(),
+            groups: HashMap::new(),
+            routes: HashMap::new(),
+            queues: HashMap::new(),
+            next: checkpoint.next_ids,
+        };
+        for entry in &checkpoint.groups {
+            let group = Group { entry: Some(entry.clone()), routes: Vec::new() };
+            ledger.groups.insert(entry.id, group);
+        }
+        for entry in &checkpoint.routes {
+            let groups: Arc<[GroupId]> = entry.groups.iter().map(|&group| GroupId(group)).collect();
+            ledger.define_route(entry.id, groups, log);
+            if let Some(route) = ledger.routes.get_mut(&entry.id) {
+                route.counted = Amount { messages: entry.messages, bytes: entry.bytes };
+            }
+        }
+        for entry in &checkpoint.queues {
+            let queue = Queue::from_entry(entry, queue_of(entry)?);
+            ledger.groups.entry(entry.group).or_default();
+            ledger.queues.insert(entry.id, Arc::new(queue));
+        }
+        Ok(ledger)
+    }
+
+    pub(crate) fn queue(&self, id: QueueId) -> Option<Arc<Queue>> {
+        self.queues.get(&id).cloned()
+    }
+
+    pub(crate) fn queues(&self) -> impl Iterator<Item = &Arc<Queue>> {
+        self.queues.values()
+    }
+
+    /// Applies the control records of one batch, then counts its messages.
+    ///
+    /// # Errors
+    ///
+    /// A record that does not decode. Cannot be for a batch made by this process.
+    pub(crate) fn apply(
+        &mut self,
+        index: &BatchIndex,
+        batch: &[u8],
+        checksum: u32,
+        log: &Log,
+    ) -> Result<Effects, DecodeError> {
+        assert_eq!(index.number, self.head.next_batch, "G1: batches are applied in order");
+        let mut effects = Effects::default();
+        for &position in &*index.controls {
+            let (control, _) = Control::decode(&batch[position as usize..])?;
+            self.apply_control(index.number, &control, log, &mut effects)?;
+        }
+        for count in index.routes() {
+            if let Some(route) = self.routes.get_mut(&count.route) {
+                let messages = u64::from(count.messages);
+                route.counted = route.counted.plus(Amount { messages, bytes: count.bytes });
+            }
+        }
+        self.head.next_batch = BatchNumber(index.number.0 + 1);
+        self.head.previous = checksum;
+        self.head.next_offset = index.end_offset();
+        self.head.position.segment = index.segment;
+        self.head.position.position = index.position + u64::from(index.total_bytes);
+        Ok(effects)
+    }
+
+    fn apply_control(
+        &mut self,
+        number: BatchNumber,
+        control: &Control<'_>,
+        log: &Log,
+        effects: &mut Effects,
+    ) -> Result<(), DecodeError> {
+        match *control {
+            Control::RouteDefine { route, ref groups } => {
+                self.next.route = self.next.route.max(route.0 + 1);
+                self.define_route(route, groups.iter().map(GroupId).collect(), log);
+            }
+            Control::ExchangeDeclare { exchange: id, kind, flags, name, arguments } => {
+                self.next.exchange = self.next.exchange.max(id.0 + 1);
+                let (name, arguments) = (name.to_owned(), arguments.to_vec());
+                self.exchanges.insert(id, ExchangeEntry { id, kind, flags, name, arguments });
+            }
+            Control::ExchangeDelete { exchange } => {
+                self.exchanges.remove(&exchange);
+                self.groups.retain(|_, group| {
+                    group.entry.as_ref().is_none_or(|entry| entry.exchange != exchange)
+                });
+            }
+            Control::QueueDeclare { queue: id, group, from, name, .. } => {
+                self.next.queue = self.next.queue.max(id.0 + 1);
+                self.next.group = self.next.group.max(group.0 + 1);
+                let state = QueueLedger::new(number, from, group);
+                self.groups.entry(group).or_default();
+                self.queues.insert(id, Arc::new(Queue::new(id, group, name, state)));
+            }
+            Control::QueueDelete { queue } => {
+                if let Some(queue) = self.queues.remove(&queue) {
+                    self.groups.remove(&queue.group);
+                    effects.deleted.push(queue);
+                }
+            }
+            Control::GroupDefine { group: id, exchange, kind, key, arguments } => {
+                self.next.group = self.next.group.max(id.0 + 1);
+                let (key, arguments) = (key.to_vec(), arguments.to_vec());
+                let entry = GroupEntry { id, exchange, kind, key, arguments };
+                self.groups.insert(id, Group { entry: Some(entry), routes: Vec::new() });
+            }
+            Control::Bind { group, queue, from } => self.bind(group, queue, from),
+            Control::Unbind { group, queue, to } => self.unbind(group, queue, to),
+            Control::Ack { queue, messages, bytes, acks } => {
+                if let Some(queue) = self.due(queue, number) {
+                    queue.ledger().ack(Amount { messages, bytes }, acks)?;
+                }
+            }
+            Control::Purge { queue, to, messages, bytes } => {
+                if let Some(queue) = self.due(queue, number) {
+                    queue.ledger().purge(to, Amount { messages, bytes });
+                }
+            }
+            Control::DeliveryMark { queue, offset } => {
+                if let Some(queue) = self.due(queue, number) {
+                    queue.grant(offset);
+                    effects.granted.push(Arc::clone(queue));
+                }
+            }
+            // Written by later versions of the engine; their effects are not known to this one.
+            Control::DeliveryCount { .. }
+            | Control::ExchangeBind { .. }
+            | Control::ExchangeUnbind { .. }
+            | Control::Close { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// The queue, if a record of batch `number` is not in its state yet.
+    fn due(&self, queue: QueueId, number: BatchNumber) -> Option<&Arc<Queue>> {
+        let queue = self.queues.get(&queue)?;
+        (queue.ledger().applied <= number).then_some(queue)
+    }
+
+    fn define_route(&mut self, route: RouteId, groups: Arc<[GroupId]>, log: &Log) {
+        for group in &*groups {
+            if let Some(group) = self.groups.get_mut(group) {
+                group.routes.push(route);
+            } else {
+                // A queue's own group is known only once its queue is; recovery adds those last.
+                self.groups.insert(*group, Group { entry: None, routes: vec![route] });
+            }
+        }
+        log.define_route(route, Arc::clone(&groups));
+        self.routes.insert(route, Route { groups, counted: Amount::default() });
+    }
+
+    /// Makes a queue a member: what its routes counted so far is not for it.
+    fn bind(&mut self, group: GroupId, queue: QueueId, from: Offset) {
+        let Some(queue) = self.queues.get(&queue) else { return };
+        let mut state = queue.ledger();
+        if state.is_member(group) {
+            return;
+        }
+        for route in self.groups.get(&group).map_or(&[][..], |group| &group.routes) {
+            let Some(found) = self.routes.get(route) else { continue };
+            let joined = found.groups.iter().any(|&group| state.is_member(group));
+            if !joined && found.counted != Amount::default() {
+                let Amount { messages, bytes } = found.counted;
+                state.bases.push(BaseEntry { route: *route, messages, bytes });
+            }
+        }
+        state.members.push(MemberEntry { group, from, to: None });
+    }
+
+    /// Ends a membership: what its routes counted while it lasted stays the queue's.
+    fn unbind(&mut self, group: GroupId, queue: QueueId, to: Offset) {
+        let Some(queue) = self.queues.get(&queue) else { return };
+        let mut state = queue.ledger();
+        for member in &mut state.members {
+            if member.group == group && member.to.is_none() {
+                member.to = Some(to);
+            }
+        }
+        for route in self.groups.get(&group).map_or(&[][..], |group| &group.routes) {
+            let Some(found) = self.routes.get(route) else { continue };
+            if !found.groups.iter().any(|&group| state.is_member(group)) {
+                let since = found.counted.less(state.base(*route));
+                state.left = state.left.plus(since);
+                state.bases.retain(|base| base.route != *route);
+            }
+        }
+        // A membership that saw no message needs no memory.
+        state.members.retain(|member| member.to.is_none_or(|to| to > member.from));
+    }
+
+    /// What the queue was sent and has not durably acked.
+    pub(crate) fn depth(&self, queue: &Queue) -> Amount {
+        let state = queue.ledger();
+        let mut routes: Vec<RouteId> = Vec::new();
+        for group in state.groups() {
+            routes.extend(self.groups.get(&group).into_iter().flat_map(|group| &group.routes));
+        }
+        routes.sort_unstable();
+        routes.dedup();
+        let sent = routes.iter().fold(state.left, |sum, route| {
+            let counted = self.routes.get(route).map_or(Amount::default(), |route| route.counted);
+            sum.plus(counted.less(state.base(*route)))
+        });
+        sent.less(state.acked)
+    }
+
+    /// Everything that a checkpoint holds of the ledger.
+    pub(crate) fn capture(&self, checkpoint: &mut Checkpoint) {
+        checkpoint.head = self.head;
+        checkpoint.next_ids = self.next;
+        checkpoint.exchanges = self.exchanges.values().cloned().collect();
+        checkpoint.groups = self.groups.values().filter_map(|group| group.entry.clone()).collect();
+        checkpoint.groups.sort_by_key(|entry| entry.id);
+        checkpoint.routes = self
+            .routes
+            .iter()
+            .map(|(&id, route)| RouteEntry {
+                id,
+                groups: route.groups.iter().map(|group| group.0).collect(),
+                messages: route.counted.messages,
+                bytes: route.counted.bytes,
+            })
+            .collect();
+        checkpoint.routes.sort_by_key(|entry| entry.id);
+        let applied = self.head.next_batch;
+        checkpoint.queues = self.queues.values().map(|queue| entry_of(queue, applied)).collect();
+        checkpoint.queues.sort_by_key(|entry| entry.id);
+    }
+
+    /// Forgets what the queues' state says of offsets that recovery did not find. Returns how many
+    /// queues had any.
+    pub(crate) fn clip(&mut self, end: Offset) -> usize {
+        self.queues.values().filter(|queue| queue.ledger().acks.clip(end.0)).count()
+    }
+
+    /// Ids that come next, at least as high as these.
+    pub(crate) fn next_ids(&self) -> NextIds {
+        self.next
+    }
+}
+
+fn entry_of(queue: &Queue, applied: BatchNumber) -> QueueEntry {
+    let state = queue.ledger();
+    let mut acks = Vec::new();
+    state.acks.encode(&mut acks);
+    QueueEntry {
+        id: queue.id,
+        group: queue.group,
+        flags: 1,
+        name: queue.name.to_string(),
+        arguments: Vec::new(),
+        applied,
+        floor: state.floor(),
+        acks,
+        acked_messages: state.acked.messages,
+        acked_bytes: state.acked.bytes,
+        mark: state.mark,
+        left_messages: state.left.messages,
+        left_bytes: state.left.bytes,
+        members: state.members.clone(),
+        bases: state.bases.clone(),
+        counts: Vec::new(),
+    }
+}
+
+fn queue_of(entry: &QueueEntry) -> Result<QueueLedger, DecodeError> {
+    let mut acks = AckSet::new(entry.floor.0);
+    acks.apply(fanlog_segment_format::ack::AckBytes(&entry.acks))?;
+    Ok(QueueLedger {
+        applied: entry.applied,
+        acks,
+        acked: Amount { messages: entry.acked_messages, bytes: entry.acked_bytes },
+        mark: entry.mark,
+        left: Amount { messages: entry.left_messages, bytes: entry.left_bytes },
+        members: entry.members.clone(),
+        bases: entry.bases.clone(),
+    })
+}

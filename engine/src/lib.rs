@@ -1,0 +1,59 @@
+//! fanlog: a persistent, log-structured message queue engine, embedded in your process.
+//!
+//! `RabbitMQ`'s model (exchanges, bindings, queues, competing consumers, manual acks, publisher
+//! confirms) over one append-only log. A published message is stored once, whatever the number of
+//! queues that get it; a queue is a cursor over the log and a bitmap of what was acked. A confirm
+//! means synced, and one sync serves every publisher and every queue.
+//!
+//! Start at [`Engine::open`]. [`Publisher`] and [`Consumer`] are the two sides; [`Config`] has every
+//! setting with its unit, default and range; [`Error`] says what went wrong and where.
+
+#![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test that fails should panic"))]
+
+mod ack;
+mod append;
+mod browse;
+pub mod check;
+mod checkpoint;
+pub mod clock;
+mod commit;
+mod config;
+mod confirm;
+mod core;
+mod deliver;
+mod engine;
+mod error;
+mod inspect;
+mod keeper;
+mod ledger;
+mod log;
+mod message;
+mod publish;
+mod queue;
+mod reclaim;
+mod recovery;
+mod route;
+mod stats;
+pub mod storage;
+mod supply;
+
+pub use fanlog_segment_format::Offset;
+
+pub use crate::{
+    ack::Ack,
+    browse::{Browsed, Browser},
+    config::{Config, Durability, WhenFull},
+    deliver::{
+        Consumer, ConsumerOptions, Deliveries, Delivery, DeliveryBatch, DeliveryRef, DeliveryTag,
+        Payload,
+    },
+    engine::{CloseReport, Engine},
+    error::{Error, ErrorKind, FileOp, Result},
+    inspect::{BindingView, ExchangeView, QueueView, SegmentInfo, TopologyView},
+    log::view::Damage,
+    message::Message,
+    publish::{Confirm, Publisher, Ticket},
+    recovery::{Cut, RecoveryReport},
+    route::{Change, ExchangeKind},
+    stats::{Histogram, Stats},
+};

@@ -1,0 +1,99 @@
+//! One batch in memory: its bytes as they stand in the file, and its index.
+
+use std::{ops::Deref, sync::Arc};
+
+use fanlog_segment_format::{
+    Offset, StoreId,
+    batch::{BatchHeader, open_batch},
+    checksum::seed_record,
+    record::{Record, RecordHead, seal_record},
+};
+
+use super::index::{BatchIndex, IndexBuilder};
+use crate::{append::arena::Frozen, storage::AlignedBuffer};
+
+/// Where a batch's bytes live.
+#[derive(Debug)]
+pub(crate) enum BatchBytes {
+    /// In the buffer that it was appended to.
+    Appended(Frozen),
+    /// Read back from the file.
+    ReadBack(AlignedBuffer),
+}
+
+impl Deref for BatchBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Appended(bytes) => bytes,
+            Self::ReadBack(bytes) => bytes,
+        }
+    }
+}
+
+/// A batch whose bytes were checked, or made, in this process.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) index: Arc<BatchIndex>,
+    pub(crate) bytes: BatchBytes,
+}
+
+/// Walks freshly appended records: gives each its checksum, notes it in `builder`.
+///
+/// `records` starts at `start` within the batch and holds whole records made by this process.
+pub(crate) fn seal_records(
+    store: StoreId,
+    records: &mut [u8],
+    start: usize,
+    builder: &mut IndexBuilder,
+) {
+    let seed = seed_record(store);
+    let mut at = 0;
+    while at < records.len() {
+        let head = RecordHead::peek(&records[at..]).expect("a record made by this process");
+        let position = u32::try_from(start + at).expect("a batch's bytes fit u32");
+        let record = &mut records[at..at + head.length as usize];
+        seal_record(seed, record);
+        if head.is_message() {
+            builder.message(position, &head, time_of(record));
+        } else {
+            builder.control(position);
+        }
+        at += head.padded as usize;
+    }
+}
+
+/// The publishing time that a message's head carries.
+fn time_of(record: &[u8]) -> u64 {
+    let bytes = record[32..40].try_into().expect("eight bytes");
+    u64::from_le_bytes(bytes)
+}
+
+/// Checks a batch read from a file and makes its index.
+///
+/// # Errors
+///
+/// What does not decode, with its byte within the batch.
+pub(crate) fn index_batch(
+    bytes: &[u8],
+    header: &BatchHeader,
+    builder: &mut IndexBuilder,
+) -> Result<(BatchIndex, u32), fanlog_segment_format::DecodeError> {
+    let batch = open_batch(bytes, header.store, header.segment, header.position)?;
+    for record in batch.records() {
+        let (position, record) = record?;
+        match record {
+            Record::Message(message) => {
+                let start = position as usize;
+                let head = RecordHead::peek(&bytes[start..])?;
+                builder.message(position, &head, message.time_us);
+            }
+            Record::Control(_) => builder.control(position),
+        }
+    }
+    let total = u32::try_from(header.total_bytes()).expect("bounded by the header's decoder");
+    let first: Offset = header.first_offset;
+    let index = builder.build(header.number, header.segment, header.position, total, first);
+    Ok((index, batch.checksum))
+}

@@ -1,0 +1,201 @@
+//! Where the messages of one batch are, and which route each took.
+//!
+//! Made once, when a batch is sealed (or read again at recovery), and never changed. Until the
+//! segment has its footer this is the only index of the batch; the footer is these, joined.
+
+use fanlog_segment_format::{
+    BatchNumber, Offset, RouteId, SegmentId,
+    footer::FooterBuilder,
+    record::RecordHead,
+};
+
+/// Messages of one route in a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RouteCount {
+    pub(crate) route: RouteId,
+    pub(crate) messages: u32,
+    /// Their payload bytes.
+    pub(crate) bytes: u64,
+    /// Start of its list in `numbers`; unused if it holds every message of the batch.
+    list: u32,
+}
+
+/// One message as noted while its batch is walked.
+#[derive(Debug, Clone, Copy)]
+struct Noted {
+    position: u32,
+    route: RouteId,
+    payload_bytes: u32,
+    time_us: u64,
+}
+
+/// The index of one batch.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct BatchIndex {
+    pub(crate) number: BatchNumber,
+    pub(crate) segment: SegmentId,
+    /// Where the batch starts in its segment's file.
+    pub(crate) position: u64,
+    /// Its bytes in the file: header, records, mark and padding.
+    pub(crate) total_bytes: u32,
+    pub(crate) first_offset: Offset,
+    /// Of each message: its record's start within the batch.
+    positions: Box<[u32]>,
+    payload_bytes: Box<[u32]>,
+    /// In order of route.
+    routes: Box<[RouteCount]>,
+    /// Message numbers, route after route, where there is more than one route.
+    numbers: Box<[u32]>,
+    /// Of each control record: its start within the batch.
+    pub(crate) controls: Box<[u32]>,
+    pub(crate) times_us: (u64, u64),
+}
+
+/// Gathers a batch's index while its records are walked. Reused from batch to batch.
+#[derive(Debug, Default)]
+pub(crate) struct IndexBuilder {
+    noted: Vec<Noted>,
+    controls: Vec<u32>,
+}
+
+impl IndexBuilder {
+    /// Notes a message record.
+    pub(crate) fn message(&mut self, position: u32, head: &RecordHead, time_us: u64) {
+        let payload_bytes = head.payload_bytes;
+        self.noted.push(Noted { position, route: head.route, payload_bytes, time_us });
+    }
+
+    /// Notes a control record.
+    pub(crate) fn control(&mut self, position: u32) {
+        self.controls.push(position);
+    }
+
+    /// The index of what was noted; the builder is empty afterwards.
+    pub(crate) fn build(
+        &mut self,
+        number: BatchNumber,
+        segment: SegmentId,
+        position: u64,
+        total_bytes: u32,
+        first_offset: Offset,
+    ) -> BatchIndex {
+        let (routes, numbers) = group(&self.noted);
+        let times_us = self.noted.iter().fold((u64::MAX, 0), |(low, high), noted| {
+            (noted.time_us.min(low), noted.time_us.max(high))
+        });
+        let index = BatchIndex {
+            number,
+            segment,
+            position,
+            total_bytes,
+            first_offset,
+            positions: self.noted.iter().map(|noted| noted.position).collect(),
+            payload_bytes: self.noted.iter().map(|noted| noted.payload_bytes).collect(),
+            routes,
+            numbers,
+            controls: self.controls.as_slice().into(),
+            times_us,
+        };
+        self.noted.clear();
+        self.controls.clear();
+        index
+    }
+}
+
+/// Groups messages by route, each group's message numbers in order.
+fn group(noted: &[Noted]) -> (Box<[RouteCount]>, Box<[u32]>) {
+    let Some(first) = noted.first() else { return (Box::default(), Box::default()) };
+    if noted.iter().all(|message| message.route == first.route) {
+        let bytes = noted.iter().map(|message| u64::from(message.payload_bytes)).sum();
+        let messages = count(noted.len());
+        return ([RouteCount { route: first.route, messages, bytes, list: 0 }].into(), [].into());
+    }
+    let mut numbers: Vec<u32> = (0..count(noted.len())).collect();
+    // Stable: numbers stay in order within a route.
+    numbers.sort_by_key(|&number| noted[number as usize].route);
+    let mut routes: Vec<RouteCount> = Vec::new();
+    for (at, &number) in numbers.iter().enumerate() {
+        let message = &noted[number as usize];
+        let bytes = u64::from(message.payload_bytes);
+        match routes.last_mut() {
+            Some(last) if last.route == message.route => {
+                last.messages += 1;
+                last.bytes += bytes;
+            }
+            _ => routes.push(RouteCount {
+                route: message.route,
+                messages: 1,
+                bytes,
+                list: count(at),
+            }),
+        }
+    }
+    (routes.into(), numbers.into())
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).expect("a batch's bytes fit u32, so its messages do")
+}
+
+impl BatchIndex {
+    pub(crate) fn messages(&self) -> u32 {
+        count(self.positions.len())
+    }
+
+    pub(crate) fn end_offset(&self) -> Offset {
+        Offset(self.first_offset.0 + self.positions.len() as u64)
+    }
+
+    /// Where the record of message `number` starts, within the batch.
+    pub(crate) fn position_of(&self, number: u32) -> u32 {
+        self.positions[number as usize]
+    }
+
+    pub(crate) fn payload_bytes_of(&self, number: u32) -> u64 {
+        u64::from(self.payload_bytes[number as usize])
+    }
+
+    pub(crate) fn routes(&self) -> &[RouteCount] {
+        &self.routes
+    }
+
+    /// The `nth` message of the `route`-th route.
+    pub(crate) fn route_message(&self, route: u32, nth: u32) -> u32 {
+        if self.routes.len() == 1 {
+            return nth;
+        }
+        self.numbers[(self.routes[route as usize].list + nth) as usize]
+    }
+
+    /// Heap and struct, in bytes.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        size_of::<Self>()
+            + 4 * (self.positions.len()
+                + self.payload_bytes.len()
+                + self.numbers.len()
+                + self.controls.len())
+            + size_of_val(&*self.routes)
+    }
+
+    /// Adds this batch to its segment's footer. `first_message` messages came before it.
+    pub(crate) fn add_to(&self, footer: &mut FooterBuilder, first_message: u32) {
+        let start = u32::try_from(self.position).expect("a segment is at most 1 GiB");
+        footer.batch(start, self.total_bytes, first_message, self.number);
+        let mut route_of = vec![RouteId(0); self.positions.len()];
+        for (k, route) in (0_u32..).zip(&*self.routes) {
+            for nth in 0..route.messages {
+                route_of[self.route_message(k, nth) as usize] = route.route;
+            }
+        }
+        let messages = self.positions.iter().zip(&*self.payload_bytes).zip(route_of);
+        for (at, ((&position, &payload_bytes), route)) in (0_u64..).zip(messages) {
+            let offset = Offset(self.first_offset.0 + at);
+            // The footer keeps the range of times only; both ends of the batch's are in it.
+            let time_us = if at == 0 { self.times_us.0 } else { self.times_us.1 };
+            footer.message(offset, start + position, route, payload_bytes, time_us);
+        }
+        for &control in &self.controls {
+            footer.control(start + control);
+        }
+    }
+}

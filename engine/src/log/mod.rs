@@ -1,0 +1,293 @@
+//! The log as readers see it: recent batches in memory, then the unsealed rest, then sealed files.
+//!
+//! Owns which segments there are and what of them is in memory. In: batches that are confirmed,
+//! from `commit`; segments, from `commit` and `recovery`. Out: [`View`]s, by offset.
+//!
+//! L1. `visible` only grows, and a batch is in a segment's index before it is visible.
+//! L2. The active segment is never mapped: behind the window it is read with aligned reads.
+//! L3. A view keeps the memory, or the map, that it shows.
+
+pub(crate) mod batch;
+pub(crate) mod index;
+pub(crate) mod sealed;
+pub(crate) mod segment;
+pub(crate) mod view;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock, Weak,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use fanlog_segment_format::{GroupId, Offset, RouteId, StoreId, batch::open_batch};
+
+use self::{
+    batch::{Batch, BatchBytes},
+    index::BatchIndex,
+    sealed::SealedReader,
+    segment::Segment,
+    view::View,
+};
+use crate::{
+    Error, Result,
+    error::FileOp,
+    storage::{AlignedBuffer, Storage},
+};
+
+/// Batches read back from the unsealed part, shared among the queues that read there now.
+const READ_BACK_SHARED: usize = 8;
+
+#[derive(Debug, Default)]
+struct Window {
+    batches: VecDeque<Arc<Batch>>,
+    bytes: usize,
+}
+
+/// Readable side of the log.
+#[derive(Debug)]
+pub(crate) struct Log {
+    storage: Arc<dyn Storage>,
+    store: StoreId,
+    window_bytes_max: usize,
+    maps_max: usize,
+    window: RwLock<Window>,
+    window_bytes: AtomicUsize,
+    segments: RwLock<Vec<Arc<Segment>>>,
+    /// One past the last offset that may be delivered.
+    visible: AtomicU64,
+    routes: RwLock<HashMap<RouteId, Arc<[GroupId]>>>,
+    maps: Mutex<VecDeque<Arc<SealedReader>>>,
+    read_back: Mutex<VecDeque<Weak<Batch>>>,
+}
+
+impl Log {
+    pub(crate) fn new(
+        storage: Arc<dyn Storage>,
+        store: StoreId,
+        window_bytes_max: usize,
+        maps_max: usize,
+    ) -> Self {
+        Self {
+            storage,
+            store,
+            window_bytes_max,
+            maps_max,
+            window: RwLock::default(),
+            window_bytes: AtomicUsize::new(0),
+            segments: RwLock::default(),
+            visible: AtomicU64::new(0),
+            routes: RwLock::default(),
+            maps: Mutex::default(),
+            read_back: Mutex::default(),
+        }
+    }
+
+    /// One past the last offset that may be delivered.
+    pub(crate) fn visible(&self) -> Offset {
+        Offset(self.visible.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_visible(&self, end: Offset) {
+        self.visible.store(end.0, Ordering::Release);
+    }
+
+    /// Adds a confirmed batch: index first, window next, visible last.
+    pub(crate) fn push(&self, segment: &Segment, batch: Arc<Batch>, checksum: u32) {
+        segment.push(Arc::clone(&batch.index), checksum);
+        let end = batch.index.end_offset();
+        if batch.index.messages() > 0 {
+            let mut window = self.window.write().unwrap_or_else(PoisonError::into_inner);
+            window.bytes += batch.bytes.len();
+            window.batches.push_back(batch);
+            while window.bytes > self.window_bytes_max && window.batches.len() > 1 {
+                let Some(oldest) = window.batches.pop_front() else { break };
+                window.bytes -= oldest.bytes.len();
+            }
+            self.window_bytes.store(window.bytes, Ordering::Relaxed);
+        }
+        self.visible.store(end.0, Ordering::Release);
+    }
+
+    pub(crate) fn window_bytes(&self) -> usize {
+        self.window_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Forgets what is kept in memory for readers; views that are out stay.
+    pub(crate) fn forget(&self) {
+        *self.window.write().unwrap_or_else(PoisonError::into_inner) = Window::default();
+        self.window_bytes.store(0, Ordering::Relaxed);
+        self.maps.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    pub(crate) fn add_segment(&self, segment: Arc<Segment>) {
+        self.segments.write().unwrap_or_else(PoisonError::into_inner).push(segment);
+    }
+
+    /// Takes a segment out: from here on no view of it is made.
+    pub(crate) fn retire_segment(&self, segment: &Segment) {
+        self.segments
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|other| other.id() != segment.id());
+        let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
+        maps.retain(|reader| reader.segment.id() != segment.id());
+    }
+
+    /// Whether a view of a retired segment is still out; then its file may not be written again.
+    pub(crate) fn is_mapped(&self, segment: &Segment) -> bool {
+        // A view is made under the lock on `maps`, of segments that are not retired.
+        let _maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
+        let reader = segment.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        reader.strong_count() > 0
+    }
+
+    pub(crate) fn segments(&self) -> Vec<Arc<Segment>> {
+        self.segments.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn define_route(&self, route: RouteId, groups: Arc<[GroupId]>) {
+        self.routes.write().unwrap_or_else(PoisonError::into_inner).insert(route, groups);
+    }
+
+    /// The binding groups that a route stands for.
+    pub(crate) fn route_groups(&self, route: RouteId) -> Option<Arc<[GroupId]>> {
+        self.routes.read().unwrap_or_else(PoisonError::into_inner).get(&route).cloned()
+    }
+
+    /// How many routes there are.
+    pub(crate) fn route_count(&self) -> usize {
+        self.routes.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// A view that holds `offset`, or the next stored one; `None` at the end of what is visible.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] or [`Error::Corrupt`] if it had to be read from a file and could not.
+    pub(crate) fn view_at(&self, offset: Offset) -> Result<Option<View>> {
+        if offset >= self.visible() {
+            return Ok(None);
+        }
+        if let Some(batch) = self.recent(offset) {
+            return Ok(Some(View::Batch(batch)));
+        }
+        let mut from = offset;
+        loop {
+            let Some(segment) = self.segment_at(from) else { return Ok(None) };
+            let end = segment.end_offset();
+            if let Some(view) = self.view_in(&segment, from)? {
+                return Ok(Some(view));
+            }
+            // Nothing at or past `from` in this one: it ends at, or before, `from`.
+            match end {
+                Some(end) => from = end.max(Offset(from.0 + 1)),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    fn recent(&self, offset: Offset) -> Option<Arc<Batch>> {
+        let window = self.window.read().unwrap_or_else(PoisonError::into_inner);
+        let first = window.batches.front()?;
+        if offset < first.index.first_offset {
+            return None;
+        }
+        let at = window.batches.partition_point(|batch| batch.index.end_offset() <= offset);
+        window.batches.get(at).cloned()
+    }
+
+    /// The first segment that does not end at or before `offset`.
+    fn segment_at(&self, offset: Offset) -> Option<Arc<Segment>> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let at = segments
+            .partition_point(|segment| segment.end_offset().is_some_and(|end| end <= offset));
+        segments.get(at).cloned()
+    }
+
+    fn view_in(&self, segment: &Arc<Segment>, offset: Offset) -> Result<Option<View>> {
+        if segment.is_sealed() {
+            let Some(reader) = self.reader(segment)? else { return Ok(None) };
+            let stored = reader.footer().lower_bound(offset) < reader.footer().messages();
+            return Ok(stored.then_some(View::Sealed(reader)));
+        }
+        match segment.batch_at(offset) {
+            Some(index) => Ok(Some(View::Batch(self.read_back(segment, index)?))),
+            // Sealed just now, its index given up for the footer.
+            None if segment.is_sealed() => self.view_in(segment, offset),
+            None => Ok(None),
+        }
+    }
+
+    /// The map of a sealed segment: shared, the `maps_max` most recently used kept alive.
+    ///
+    /// `None` if the segment was taken out. Mapping and taking out exclude each other through the
+    /// lock on `maps`, so a file that is written again is never mapped.
+    pub(crate) fn reader(&self, segment: &Arc<Segment>) -> Result<Option<Arc<SealedReader>>> {
+        let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = segment.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reader) = shared.upgrade() {
+            maps.retain(|other| !Arc::ptr_eq(other, &reader));
+            maps.push_back(Arc::clone(&reader));
+            if maps.len() > self.maps_max {
+                maps.pop_front();
+            }
+            return Ok(Some(reader));
+        }
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        if !segments.iter().any(|other| Arc::ptr_eq(other, segment)) {
+            return Ok(None);
+        }
+        drop(segments);
+        let reader = Arc::new(SealedReader::open(&*self.storage, Arc::clone(segment))?);
+        *shared = Arc::downgrade(&reader);
+        maps.push_back(Arc::clone(&reader));
+        if maps.len() > self.maps_max {
+            maps.pop_front();
+        }
+        Ok(Some(reader))
+    }
+
+    /// Bytes of the maps that are kept.
+    pub(crate) fn mapped_bytes(&self) -> u64 {
+        let maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
+        maps.iter().map(|reader| reader.bytes().len() as u64).sum()
+    }
+
+    /// Reads a batch of the unsealed part, or shares it with another queue that has it.
+    fn read_back(&self, segment: &Segment, index: Arc<BatchIndex>) -> Result<Arc<Batch>> {
+        let mut shared = self.read_back.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.retain(|batch| batch.strong_count() > 0);
+        let known = shared.iter().filter_map(Weak::upgrade);
+        for batch in known {
+            if Arc::ptr_eq(&batch.index, &index) {
+                return Ok(batch);
+            }
+        }
+        let batch = Arc::new(self.read_batch(segment, index)?);
+        if shared.len() == READ_BACK_SHARED {
+            shared.pop_front();
+        }
+        shared.push_back(Arc::downgrade(&batch));
+        Ok(batch)
+    }
+
+    /// Reads a batch of the unsealed part from its file, and checks it.
+    pub(crate) fn read_batch(&self, segment: &Segment, index: Arc<BatchIndex>) -> Result<Batch> {
+        let path = || self.storage.path(&segment.name);
+        let file = match segment.file() {
+            Some(file) => file,
+            None => self
+                .storage
+                .open(&segment.name, crate::storage::Access::Read, crate::storage::Purpose::Log)
+                .map_err(|source| Error::io(FileOp::Open, path(), source))?,
+        };
+        let mut bytes = AlignedBuffer::zeroed(index.total_bytes as usize);
+        file.read_exact_at(index.position, &mut bytes)
+            .map_err(|source| Error::io(FileOp::Read, path(), source))?;
+        open_batch(&bytes, self.store, index.segment, index.position)
+            .map_err(|source| Error::decode(path(), index.position, source))?;
+        Ok(Batch { index, bytes: BatchBytes::ReadBack(bytes) })
+    }
+}

@@ -1,0 +1,146 @@
+//! A readable stretch of the log: one batch in memory, or one sealed segment.
+//!
+//! Queues read the log through views and know nothing of files. A view is cheap to clone and
+//! keeps what it shows alive.
+
+use std::{path::PathBuf, sync::Arc};
+
+use fanlog_segment_format::{Offset, RouteId, record::MessageRecord};
+
+use super::{batch::Batch, sealed::SealedReader};
+
+/// Where a message's bytes turned out to be damaged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// The message.
+    pub offset: Offset,
+    /// The file that holds it.
+    pub path: PathBuf,
+    /// The byte in that file at which its record starts.
+    pub position: u64,
+}
+
+/// Messages of one route in a view.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ViewRoute {
+    pub(crate) route: RouteId,
+    pub(crate) messages: u32,
+}
+
+/// A readable stretch of the log.
+#[derive(Debug, Clone)]
+pub(crate) enum View {
+    Batch(Arc<Batch>),
+    Sealed(Arc<SealedReader>),
+}
+
+impl View {
+    /// One past the last offset.
+    pub(crate) fn end_offset(&self) -> Offset {
+        match self {
+            Self::Batch(batch) => batch.index.end_offset(),
+            Self::Sealed(reader) => {
+                reader.segment.end_offset().unwrap_or_else(|| reader.footer().end_offset())
+            }
+        }
+    }
+
+    /// How many routes have messages here.
+    pub(crate) fn routes(&self) -> u32 {
+        match self {
+            Self::Batch(batch) => {
+                u32::try_from(batch.index.routes().len()).expect("no more than messages")
+            }
+            Self::Sealed(reader) => reader.footer().routes(),
+        }
+    }
+
+    /// The `at`-th route.
+    pub(crate) fn route(&self, at: u32) -> ViewRoute {
+        match self {
+            Self::Batch(batch) => {
+                let count = batch.index.routes()[at as usize];
+                ViewRoute { route: count.route, messages: count.messages }
+            }
+            Self::Sealed(reader) => {
+                let summary = reader.footer().route(at);
+                ViewRoute { route: summary.route, messages: summary.messages }
+            }
+        }
+    }
+
+    /// The number, within the view, of the `nth` message of the `at`-th route.
+    pub(crate) fn route_message(&self, at: u32, nth: u32) -> u32 {
+        match self {
+            Self::Batch(batch) => batch.index.route_message(at, nth),
+            Self::Sealed(reader) => reader.footer().route_message(at, nth),
+        }
+    }
+
+    /// The offset of message `number`.
+    pub(crate) fn offset_of(&self, number: u32) -> Offset {
+        match self {
+            Self::Batch(batch) => Offset(batch.index.first_offset.0 + u64::from(number)),
+            Self::Sealed(reader) => reader.footer().offset_of(number),
+        }
+    }
+
+    /// The first message at or past `offset`; the number of messages if there is none.
+    pub(crate) fn lower_bound(&self, offset: Offset) -> u32 {
+        match self {
+            Self::Batch(batch) => {
+                let from = offset.0.saturating_sub(batch.index.first_offset.0);
+                u32::try_from(from).unwrap_or(u32::MAX).min(batch.index.messages())
+            }
+            Self::Sealed(reader) => reader.footer().lower_bound(offset),
+        }
+    }
+
+    /// The first of the `at`-th route's messages that is at or past `offset`.
+    pub(crate) fn route_lower_bound(&self, at: u32, offset: Offset) -> u32 {
+        let first = self.lower_bound(offset);
+        let (mut low, mut high) = (0, self.route(at).messages);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.route_message(at, middle) < first {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
+    /// All the bytes that records of this view lie in.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Batch(batch) => &batch.bytes,
+            Self::Sealed(reader) => reader.bytes(),
+        }
+    }
+
+    /// Payload bytes of message `number`; 0 if it is damaged.
+    pub(crate) fn payload_bytes(&self, number: u32) -> u64 {
+        match self {
+            Self::Batch(batch) => batch.index.payload_bytes_of(number),
+            Self::Sealed(_) => self.message(number).map_or(0, |record| record.payload.len() as u64),
+        }
+    }
+
+    /// The record of message `number`, checked.
+    ///
+    /// # Errors
+    ///
+    /// Where it is damaged.
+    pub(crate) fn message(&self, number: u32) -> Result<MessageRecord<'_>, Damage> {
+        match self {
+            Self::Batch(batch) => {
+                let start = batch.index.position_of(number) as usize;
+                let decoded = MessageRecord::decode(&batch.bytes[start..]);
+                let (record, _) = decoded.expect("the batch was made or checked by this process");
+                Ok(record)
+            }
+            Self::Sealed(reader) => reader.message(number),
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! Publishing: admits a message, routes it, gives it its place in the log.
+//!
+//! In: messages. Out: tickets. Everything is checked before the append lock is taken; under it a
+//! message is placed whole or not at all.
+
+use std::{
+    fmt,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use fanlog_segment_format::{
+    BatchNumber, Offset, RouteId, U32List,
+    control::Control,
+    layout::{RECORD_ALIGN, align_up},
+    record::{DurabilityMode, MessageRecord},
+};
+
+use crate::{
+    Durability, Error, Message, Result,
+    append::{Appender, COPY_OUTSIDE_MIN, Need, arena::Loan},
+    core::Core,
+    message::within,
+    route::{RouteCache, Routed},
+};
+
+/// Publishes messages. Cheap to clone; one clone per thread is fastest.
+pub struct Publisher {
+    shared: Arc<Shared>,
+}
+
+/// What a publisher's tickets hold on to: one line of memory per publisher, so that tickets of
+/// different publishers do not disturb one another.
+struct Shared {
+    core: Arc<Core>,
+    cache: Mutex<RouteCache>,
+}
+
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Publisher")
+    }
+}
+
+impl Clone for Publisher {
+    fn clone(&self) -> Self {
+        Self::new(Arc::clone(&self.shared.core))
+    }
+}
+
+/// Where messages of one publish were placed.
+#[derive(Debug, Clone, Copy)]
+struct Placed {
+    batch: BatchNumber,
+    first: Offset,
+    messages: u32,
+}
+
+/// What a confirmed publish was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Confirm {
+    /// The offset of the first message; the others follow without gaps.
+    pub first_offset: Offset,
+    /// How many messages.
+    pub messages: u32,
+}
+
+impl Publisher {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self { shared: Arc::new(Shared { core, cache: Mutex::new(RouteCache::new()) }) }
+    }
+
+    /// Appends a message and returns a ticket to wait for its confirm.
+    ///
+    /// On return the message has its place in the log, in memory. It is stored once its ticket is
+    /// confirmed. Where buffers are full it waits, or fails, as
+    /// [`when_full`](crate::Config::when_full) says.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::NotFound`]: no such exchange.
+    /// - [`Error::Unroutable`]: no queue is bound for the key.
+    /// - [`Error::TooLarge`], [`Error::Name`]: over a limit.
+    /// - [`Error::Full`], [`Error::OutOfSpace`]: only with `WhenFull::Fail`.
+    /// - [`Error::Poisoned`], [`Error::Closed`], [`Error::ReadOnly`].
+    ///
+    /// Nothing was stored, in each of these cases.
+    pub fn publish(&self, message: &Message<'_>) -> Result<Ticket> {
+        let placed = self.append(std::slice::from_ref(message), false, Wait::AsConfigured)?;
+        Ok(self.ticket(placed.0))
+    }
+
+    /// Like [`Publisher::publish`], but where buffers are full it waits without a thread of its own,
+    /// whatever [`when_full`](crate::Config::when_full) says. Dropping the future before it is
+    /// ready publishes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Publisher::publish`], without [`Error::Full`] and [`Error::OutOfSpace`].
+    pub fn publish_async<'a>(
+        &'a self,
+        message: &'a Message<'a>,
+    ) -> impl Future<Output = Result<Ticket>> + Send + 'a {
+        async move {
+            loop {
+                let space = self.shared.core.append.space_event.listen();
+                match self.append(std::slice::from_ref(message), false, Wait::Never) {
+                    Err(Error::Full { .. } | Error::OutOfSpace { .. }) => space.await,
+                    other => return Ok(self.ticket(other?.0)),
+                }
+            }
+        }
+    }
+
+    /// Publishes a message and waits for its confirm. A caller that is alone writes it by itself,
+    /// without waking a thread.
+    ///
+    /// # Errors
+    ///
+    /// As [`Publisher::publish`] and [`Ticket::wait`].
+    pub fn publish_confirmed(&self, message: &Message<'_>) -> Result<Confirm> {
+        let messages = std::slice::from_ref(message);
+        let (placed, lead) = self.append(messages, true, Wait::AsConfigured)?;
+        if lead {
+            self.shared.core.lead();
+        }
+        self.ticket(placed).wait()
+    }
+
+    /// Appends messages as one: all are stored or none, behind one ticket, side by side in the log.
+    /// An empty list is confirmed at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`Publisher::publish`] for any of them: nothing was stored then. [`Error::TooLarge`] if
+    /// together they are over [`transaction_bytes_max`](crate::Config::transaction_bytes_max).
+    pub fn publish_batch(&self, messages: &[Message<'_>]) -> Result<Ticket> {
+        if messages.is_empty() {
+            let first = self.shared.core.append.lock().next_offset();
+            let placed = Placed { batch: BatchNumber(0), first, messages: 0 };
+            return Ok(self.ticket(placed));
+        }
+        let placed = self.append(messages, false, Wait::AsConfigured)?;
+        Ok(self.ticket(placed.0))
+    }
+
+    fn ticket(&self, placed: Placed) -> Ticket {
+        Ticket { shared: Arc::clone(&self.shared), placed }
+    }
+
+    fn append(
+        &self,
+        messages: &[Message<'_>],
+        blocking: bool,
+        wait: Wait,
+    ) -> Result<(Placed, bool)> {
+        let core = &*self.shared.core;
+        core.check_writable()?;
+        for message in messages {
+            message.validate(core.config.message_bytes_max)?;
+        }
+        let time_us = core.clock.wall_us();
+        let epoch = core.epoch;
+        loop {
+            let (routed, version) = self.route_all(messages)?;
+            let records = Records { messages, routed: &routed, time_us, epoch };
+            let need = records.need();
+            if let [_, _, ..] = messages {
+                within("batch", need.bytes, core.config.transaction_bytes_max)?;
+            }
+            let state = core.append.lock();
+            let state = match wait {
+                Wait::AsConfigured => core.wait_for_room(state, need)?,
+                Wait::Never => {
+                    if let Some(end) = &state.end {
+                        return Err(end.clone());
+                    }
+                    if !core.append.has_room(&state, need) {
+                        return Err(core.append.full(&state));
+                    }
+                    state
+                }
+            };
+            if state.version != version {
+                continue;
+            }
+            return Ok(records.place(core, state, need, blocking));
+        }
+    }
+
+    /// Routes of all messages, under one version of the topology.
+    fn route_all(&self, messages: &[Message<'_>]) -> Result<(Routes, u64)> {
+        let first = self.route(&messages[0])?;
+        if messages.len() == 1 {
+            return Ok((Routes::One(first), first.version));
+        }
+        'again: loop {
+            let mut list = Vec::with_capacity(messages.len());
+            for message in messages {
+                let routed = self.route(message)?;
+                if list.first().is_some_and(|first: &Routed| first.version != routed.version) {
+                    self.forget();
+                    continue 'again;
+                }
+                list.push(routed);
+            }
+            let version = list[0].version;
+            return Ok((Routes::Many(list), version));
+        }
+    }
+
+    fn route(&self, message: &Message<'_>) -> Result<Routed> {
+        let core = &*self.shared.core;
+        let (exchange, key) = (message.exchange, message.routing_key);
+        let version = core.topology_version();
+        let mut cache = self.shared.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(routed) = cache.find(exchange, key).filter(|found| found.version == version) {
+            return Ok(routed);
+        }
+        let routed = core.route(exchange, key)?;
+        cache.remember(exchange, key, routed);
+        Ok(routed)
+    }
+
+    fn forget(&self) {
+        *self.shared.cache.lock().unwrap_or_else(PoisonError::into_inner) = RouteCache::new();
+    }
+}
+
+/// What to do where there is no room.
+#[derive(Clone, Copy, PartialEq)]
+enum Wait {
+    AsConfigured,
+    Never,
+}
+
+enum Routes {
+    One(Routed),
+    Many(Vec<Routed>),
+}
+
+impl Routes {
+    fn of(&self, at: usize) -> Routed {
+        match self {
+            Self::One(routed) => *routed,
+            Self::Many(list) => list[at],
+        }
+    }
+}
+
+/// Messages with their routes, about to be placed.
+struct Records<'a> {
+    messages: &'a [Message<'a>],
+    routed: &'a Routes,
+    time_us: u64,
+    epoch: fanlog_segment_format::Epoch,
+}
+
+impl<'a> Records<'a> {
+    fn record(&self, at: usize) -> MessageRecord<'a> {
+        let message = &self.messages[at];
+        let Routed { route, exchange, .. } = self.routed.of(at);
+        MessageRecord {
+            offset: Offset(0),
+            route,
+            exchange,
+            epoch: self.epoch,
+            time_us: self.time_us,
+            priority: message.priority,
+            mode: match message.durability {
+                Durability::Synced => DurabilityMode::Synced,
+                Durability::Buffered => DurabilityMode::Buffered,
+            },
+            due_us: None,
+            expiry_us: None,
+            publisher: None,
+            groups: None,
+            key: message.routing_key.as_bytes(),
+            properties: message.properties,
+            headers: message.headers,
+            payload: message.payload,
+        }
+    }
+
+    fn need(&self) -> Need {
+        let bytes = (0..self.messages.len())
+            .map(|at| align_up(self.record(at).encoded_bytes(), RECORD_ALIGN))
+            .sum();
+        let messages = u32::try_from(self.messages.len()).unwrap_or(u32::MAX);
+        Need { bytes, messages }
+    }
+
+    /// Gives every message its offset and copies it: small ones here, large ones once the lock is
+    /// given back.
+    fn place(
+        &self,
+        core: &Core,
+        mut state: MutexGuard<'_, Appender>,
+        need: Need,
+        blocking: bool,
+    ) -> (Placed, bool) {
+        let lead = blocking && core.may_lead(&state);
+        state.make_room(core.append.pool(), need);
+        let placed =
+            Placed { batch: state.open_number(), first: state.next_offset(), messages: need.messages };
+        let mut loans: Vec<(Loan, &[u8])> = Vec::new();
+        let mut payload_bytes = 0;
+        for at in 0..self.messages.len() {
+            let mut record = self.record(at);
+            let payload = record.payload;
+            let sync = record.mode == DurabilityMode::Synced;
+            record.offset = state.place(sync);
+            payload_bytes += payload.len() as u64;
+            let padded = align_up(record.encoded_bytes(), RECORD_ALIGN);
+            if payload.len() < COPY_OUTSIDE_MIN {
+                record.encode(state.extend(padded));
+            } else {
+                let head = record.head_bytes();
+                record.encode_head(payload.len(), state.extend(head));
+                loans.push((state.extend_loan(padded - head), payload));
+            }
+        }
+        let wake = if lead {
+            state.leading = true;
+            false
+        } else {
+            state.should_wake()
+        };
+        drop(state);
+        let lent = !loans.is_empty();
+        for (mut loan, payload) in loans {
+            let (copy, padding) = loan.as_mut().split_at_mut(payload.len());
+            copy.copy_from_slice(payload);
+            padding.fill(0);
+        }
+        core.stats.published(u64::from(need.messages), payload_bytes);
+        if wake {
+            core.append.work.notify_one();
+        } else if lent && !lead {
+            core.loan_filled();
+        }
+        (placed, lead)
+    }
+}
+
+/// A publish on its way. Dropping it gives nothing up: the message is stored all the same.
+pub struct Ticket {
+    shared: Arc<Shared>,
+    placed: Placed,
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ticket({} messages in batch {})", self.placed.messages, self.placed.batch)
+    }
+}
+
+impl Ticket {
+    fn outcome(&self, outcome: Result<()>) -> Result<Confirm> {
+        outcome?;
+        Ok(Confirm { first_offset: self.placed.first, messages: self.placed.messages })
+    }
+
+    /// The number of the batch whose confirm this ticket waits for; none for an empty list.
+    fn number(&self) -> Option<u64> {
+        (self.placed.messages > 0).then_some(self.placed.batch.0)
+    }
+
+    /// Waits for the confirm. On return the message survives a power cut (a `Buffered` one: the
+    /// death of the process).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Poisoned`] or [`Error::Closed`]: the publish is in doubt; after the store is opened
+    /// again the message may be there or not.
+    pub fn wait(&self) -> Result<Confirm> {
+        let Some(number) = self.number() else { return self.outcome(Ok(())) };
+        let core = &*self.shared.core;
+        self.outcome(core.wait_for(&core.confirms, number, None))
+    }
+
+    /// Waits for the confirm, for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ticket::wait`], and [`Error::Timeout`]: still in doubt; wait again.
+    pub fn wait_timeout(&self, timeout: Duration) -> Result<Confirm> {
+        let Some(number) = self.number() else { return self.outcome(Ok(())) };
+        let core = &*self.shared.core;
+        self.outcome(core.wait_for(&core.confirms, number, Some(timeout)))
+    }
+
+    /// The outcome, if there is one yet.
+    pub fn try_wait(&self) -> Option<Result<Confirm>> {
+        let outcome = match self.number() {
+            None => Some(Ok(())),
+            Some(number) => self.shared.core.confirms.outcome(number),
+        };
+        outcome.map(|outcome| self.outcome(outcome))
+    }
+
+    /// Waits for the confirm without a thread of its own, on any runtime. Dropping the future gives
+    /// nothing up: the ticket can be waited on again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ticket::wait`].
+    pub fn confirmed(&self) -> impl Future<Output = Result<Confirm>> + Send + '_ {
+        async move {
+            let Some(number) = self.number() else { return self.outcome(Ok(())) };
+            self.outcome(self.shared.core.confirms.wait_async(number).await)
+        }
+    }
+}
+
+/// The record that defines a route of one group, encoded.
+pub(crate) fn route_definition(route: RouteId, group: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    Control::RouteDefine { route, groups: U32List::from_slice(&[group]) }.encode(&mut bytes);
+    bytes
+}

@@ -1,0 +1,185 @@
+//! One queue: its durable state, the acks that wait to be written, and its delivery.
+//!
+//! Three locks, so that none is held across the work of another: the committer takes `ledger` and
+//! `dirty`, never `dispatch`, under which a consumer may read from the disk.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use fanlog_segment_format::{
+    GroupId, Offset, QueueId, ack::AckBytes, checkpoint::QueueEntry, control::Control,
+};
+
+use crate::{
+    ack::DirtyQueues,
+    deliver::{Dispatch, Sleepers},
+    ledger::{
+        ack_set::AckBatch,
+        queue_ledger::{Amount, QueueLedger},
+    },
+};
+
+/// What consumers did since the last ack record of the queue.
+#[derive(Debug, Default)]
+pub(crate) struct Dirty {
+    acks: AckBatch,
+    amount: Amount,
+    /// The lease that delivery wants: everything below may be handed out.
+    lease: Option<Offset>,
+    /// The commit that will carry this, if the queue is on its list.
+    listed: Option<u64>,
+}
+
+/// A queue.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    pub(crate) id: QueueId,
+    /// Its group in the default exchange.
+    pub(crate) group: GroupId,
+    pub(crate) name: Arc<str>,
+    ledger: Mutex<QueueLedger>,
+    dirty: Mutex<Dirty>,
+    /// Copy of the ledger's mark, for delivery.
+    mark: AtomicU64,
+    /// The mark that recovery found: what is below it may have been handed out before.
+    recovered_mark: AtomicU64,
+    pub(crate) dispatch: Mutex<Dispatch>,
+    pub(crate) sleepers: Sleepers,
+    gone: AtomicBool,
+    scratch: Mutex<Vec<u8>>,
+}
+
+impl Queue {
+    pub(crate) fn new(id: QueueId, group: GroupId, name: &str, ledger: QueueLedger) -> Self {
+        Self::with_mark(id, group, name, ledger, Offset(0))
+    }
+
+    /// A queue as a checkpoint describes it.
+    pub(crate) fn from_entry(entry: &QueueEntry, ledger: QueueLedger) -> Self {
+        let mark = ledger.mark;
+        Self::with_mark(entry.id, entry.group, &entry.name, ledger, mark)
+    }
+
+    fn with_mark(
+        id: QueueId,
+        group: GroupId,
+        name: &str,
+        ledger: QueueLedger,
+        recovered_mark: Offset,
+    ) -> Self {
+        Self {
+            id,
+            group,
+            name: name.into(),
+            mark: AtomicU64::new(ledger.mark.0),
+            ledger: Mutex::new(ledger),
+            dirty: Mutex::default(),
+            recovered_mark: AtomicU64::new(recovered_mark.0),
+            dispatch: Mutex::default(),
+            sleepers: Sleepers::default(),
+            gone: AtomicBool::new(false),
+            scratch: Mutex::default(),
+        }
+    }
+
+    /// The durable state. Held for moments only.
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, QueueLedger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn dirty(&self) -> MutexGuard<'_, Dirty> {
+        self.dirty.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything below it may be handed out.
+    pub(crate) fn mark(&self) -> Offset {
+        Offset(self.mark.load(Ordering::Acquire))
+    }
+
+    /// Takes note of a delivery mark that is in the log.
+    pub(crate) fn grant(&self, offset: Offset) {
+        self.ledger().mark = offset;
+        self.mark.store(offset.0, Ordering::Release);
+    }
+
+    /// Whether a message of this offset may have been handed out before the store was opened.
+    pub(crate) fn was_handed_out(&self, offset: Offset) -> bool {
+        offset.0 < self.recovered_mark.load(Ordering::Relaxed)
+    }
+
+    /// After replay: what the marks said counts as handed out from now on.
+    pub(crate) fn recovered(&self) {
+        self.recovered_mark.store(self.mark().0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_gone(&self) {
+        self.gone.store(true, Ordering::Release);
+    }
+
+    /// Takes note of an ack. Returns the number of the commit that will make it durable.
+    ///
+    /// `from..=offset` holds the message and the offsets before it that are not this queue's.
+    pub(crate) fn ack(
+        self: &Arc<Self>,
+        list: &DirtyQueues,
+        ranges: impl IntoIterator<Item = (u64, u64)>,
+        amount: Amount,
+    ) -> (u64, bool) {
+        let mut dirty = self.dirty();
+        for (start, end) in ranges {
+            dirty.acks.insert(start, end);
+        }
+        dirty.amount = dirty.amount.plus(amount);
+        self.enlist(dirty, list)
+    }
+
+    /// Asks for a lease: everything below `offset` may be handed out once it is in the log.
+    pub(crate) fn want_lease(self: &Arc<Self>, list: &DirtyQueues, offset: Offset) {
+        let mut dirty = self.dirty();
+        dirty.lease = Some(offset);
+        self.enlist(dirty, list);
+    }
+
+    /// Puts the queue on the next commit's list. Returns the commit's number, and whether the list
+    /// was empty.
+    fn enlist(self: &Arc<Self>, mut dirty: MutexGuard<'_, Dirty>, list: &DirtyQueues) -> (u64, bool) {
+        if let Some(commit) = dirty.listed {
+            return (commit, false);
+        }
+        let (commit, first) = list.push(Arc::clone(self));
+        dirty.listed = Some(commit);
+        (commit, first)
+    }
+
+    /// Takes what waits, as control records appended to `out`.
+    pub(crate) fn drain(&self, out: &mut Vec<u8>) {
+        let mut dirty = self.dirty();
+        dirty.listed = None;
+        if !dirty.acks.is_empty() {
+            let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+            scratch.clear();
+            dirty.acks.encode(&mut scratch);
+            let Amount { messages, bytes } = dirty.amount;
+            let acks = AckBytes(&scratch);
+            Control::Ack { queue: self.id, messages, bytes, acks }.encode(out);
+            dirty.acks.clear();
+            dirty.amount = Amount::default();
+            *scratch = Vec::new();
+        }
+        if let Some(offset) = dirty.lease.take() {
+            Control::DeliveryMark { queue: self.id, offset }.encode(out);
+        }
+    }
+
+    /// Acks that are not in the log yet.
+    pub(crate) fn unwritten_acks(&self) -> (Amount, Vec<(u64, u64)>) {
+        let dirty = self.dirty();
+        (dirty.amount, dirty.acks.runs().collect())
+    }
+}

@@ -1,0 +1,114 @@
+//! Reclaim: gives back the segments whose every message was durably acked.
+//!
+//! A dead segment is first *retired*: taken out of the log, so that the next checkpoints do not
+//! list it. Its file is used again, or removed, once neither kept checkpoint lists it. So a listed
+//! segment whose file is missing is always damage, and recovery from either checkpoint finds all
+//! that it needs.
+//!
+//! M1. Only durable acks count.
+//! M2. A file that a reader maps is not written again: it is removed, and its blocks go when the
+//!     last reader does.
+
+use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering};
+
+use fanlog_segment_format::Offset;
+
+use crate::{
+    Error, Result, core::Core, deliver::Reader, error::FileOp, log::segment::Segment, queue::Queue,
+};
+
+#[derive(Debug)]
+struct Gone {
+    segment: Arc<Segment>,
+    /// The newest checkpoint when it was retired: it, and those before, may list it.
+    listed_to: u64,
+}
+
+/// Dead segments whose files still stand.
+#[derive(Debug, Default)]
+pub(crate) struct Retired {
+    segments: Mutex<Vec<Gone>>,
+}
+
+impl Retired {
+    /// Retires what is dead, then gives back one file that may go. Says whether it did anything.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub(crate) fn step(&self, core: &Core) -> Result<bool> {
+        let mut retired = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(newest) = core.keeper.checkpoints.newest() else { return Ok(false) };
+        let mut did = false;
+        for segment in dead(core) {
+            core.log.retire_segment(&segment);
+            retired.push(Gone { segment, listed_to: newest.number });
+            did = true;
+        }
+        let Some(oldest) = core.keeper.checkpoints.oldest_of_two() else { return Ok(did) };
+        let ready = retired.iter().position(|gone| gone.listed_to < oldest);
+        let Some(at) = ready else { return Ok(did) };
+        let gone = retired.remove(at);
+        drop(retired);
+        give_back(core, &gone.segment)?;
+        Ok(true)
+    }
+}
+
+/// Sealed segments at the log's start in which nothing is live.
+fn dead(core: &Core) -> Vec<Arc<Segment>> {
+    let segments = core.log.segments();
+    let Some(first) = segments.first().filter(|segment| segment.is_sealed()) else {
+        return Vec::new();
+    };
+    let ledger = core.ledger();
+    let pending: Vec<Arc<Queue>> = ledger
+        .queues()
+        .filter(|queue| queue.ledger().floor() < core.log.visible())
+        .filter(|queue| ledger.depth(queue).messages > 0)
+        .cloned()
+        .collect();
+    drop(ledger);
+    let visible = core.log.visible();
+    let mut live_from = visible;
+    for queue in pending {
+        live_from = live_from.min(first_live(core, &queue));
+        if first.end_offset().is_none_or(|end| end > live_from) {
+            return Vec::new();
+        }
+    }
+    segments
+        .into_iter()
+        .take_while(|segment| {
+            segment.is_sealed() && segment.end_offset().is_some_and(|end| end <= live_from)
+        })
+        .collect()
+}
+
+/// The first message of the queue that is not durably acked; its floor where that can't be read.
+fn first_live(core: &Core, queue: &Arc<Queue>) -> Offset {
+    let floor = queue.ledger().floor();
+    match Reader::new(queue).peek(core, queue) {
+        Ok(Some(offset)) => offset,
+        Ok(None) => core.log.visible(),
+        Err(_) => floor,
+    }
+}
+
+/// Recycles or removes the file of a segment that nothing needs.
+fn give_back(core: &Core, segment: &Segment) -> Result<()> {
+    let held = core.log.is_mapped(segment);
+    let bytes = segment.header.file_bytes;
+    if !held && core.supply.recycle(core, &segment.name, bytes)? {
+        core.stats.recycled();
+        return Ok(());
+    }
+    core.storage
+        .remove(&segment.name)
+        .map_err(|source| Error::io(FileOp::Remove, core.storage.path(&segment.name), source))?;
+    core.stats.deleted();
+    if held {
+        core.keeper.held_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+    Ok(())
+}

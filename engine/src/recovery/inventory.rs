@@ -1,0 +1,98 @@
+//! What files there are.
+
+use std::collections::BTreeMap;
+
+use fanlog_segment_format::{
+    SegmentId,
+    checkpoint::Checkpoint,
+    file_name::FileName,
+};
+
+use crate::{Error, Result, error::FileOp, storage::Storage, supply::Supply};
+
+/// Prefix of the file with which the storage tries what the file system can do.
+const PROBE: &str = "probe-";
+
+/// The files of a store's directory, by what their names say.
+#[derive(Debug, Default)]
+pub(crate) struct Inventory {
+    /// Size of each segment's file.
+    pub(crate) segments: BTreeMap<SegmentId, u64>,
+    free: BTreeMap<u64, u64>,
+    pub(crate) checkpoints: Vec<u64>,
+    temporary: Vec<String>,
+    pub(crate) strangers: Vec<String>,
+}
+
+impl Inventory {
+    pub(crate) fn read(storage: &dyn Storage) -> Result<Self> {
+        let entries = storage
+            .list()
+            .map_err(|source| Error::io(FileOp::List, storage.path(""), source))?;
+        let mut found = Self::default();
+        for entry in entries {
+            match FileName::parse(&entry.name).filter(|_| entry.is_file) {
+                Some(FileName::Segment(id)) => {
+                    found.segments.insert(id, entry.bytes);
+                }
+                Some(FileName::Free(number)) => {
+                    found.free.insert(number, entry.bytes);
+                }
+                Some(FileName::Checkpoint(number)) => found.checkpoints.push(number),
+                Some(FileName::Temporary(_)) => found.temporary.push(entry.name),
+                Some(FileName::Lock) => {}
+                None if entry.is_file && entry.name.starts_with(PROBE) => {
+                    found.temporary.push(entry.name);
+                }
+                None => found.strangers.push(entry.name),
+            }
+        }
+        found.checkpoints.sort_unstable();
+        found.strangers.sort_unstable();
+        Ok(found)
+    }
+
+    pub(crate) fn newest_checkpoint(&self) -> Option<u64> {
+        self.checkpoints.last().copied()
+    }
+
+    /// The highest number that any checkpoint's name bears.
+    pub(crate) fn highest_checkpoint(&self) -> u64 {
+        self.newest_checkpoint().unwrap_or(0)
+    }
+
+    /// Removes what a crash left over and collects the files that can be used again.
+    ///
+    /// `active` is the segment that is appended to; files of later ones were only prepared.
+    pub(crate) fn clean_up(
+        &self,
+        storage: &dyn Storage,
+        newest: &Checkpoint,
+        active: SegmentId,
+    ) -> Result<Supply> {
+        for name in &self.temporary {
+            remove(storage, name)?;
+        }
+        // The newest from before, and the one just written, are kept.
+        for &number in self.checkpoints.iter().filter(|&&number| number != newest.number) {
+            remove(storage, &FileName::Checkpoint(number).to_string())?;
+        }
+        let listed = |id: SegmentId| newest.segments.iter().any(|entry| entry.id == id);
+        let first = newest.segments.first().map_or(active, |entry| entry.id);
+        for &id in self.segments.keys() {
+            let prepared = id > active;
+            let came_back = id < first && !listed(id);
+            if prepared || came_back {
+                remove(storage, &FileName::Segment(id).to_string())?;
+            }
+        }
+        // A crash may have left one that is not filled: it has its size, and serves.
+        Ok(Supply::recovered(self.free.iter().map(|(&number, &bytes)| (number, bytes))))
+    }
+}
+
+fn remove(storage: &dyn Storage, name: &str) -> Result<()> {
+    storage
+        .remove(name)
+        .map_err(|source| Error::io(FileOp::Remove, storage.path(name), source))
+}

@@ -1,0 +1,323 @@
+//! Opening a store after anything: a clean close, a crash, or nothing at all.
+//!
+//! 1. List the directory. 2. Read the newest checkpoint. 3. Check the segments that it lists.
+//! 4. Read the log from there, batch after batch. 5. Where a batch is bad: below the durable
+//! position it is damage, and an error; at or past it, a torn tail, and cut. 6. Sync what was found,
+//! raise the epoch with a new checkpoint. Nothing on disk is changed before step 6, so a crash on the
+//! way changes nothing.
+//!
+//! E1. The new epoch is durable before a batch of it is written.
+//! E2. What was found is durable before any of it is delivered.
+
+mod create;
+mod inventory;
+mod report;
+mod tail;
+
+use std::sync::Arc;
+
+use fanlog_segment_format::{
+    Epoch, LogPosition, SegmentId, StoreId,
+    checkpoint::Checkpoint,
+    file_name::FileName,
+    header::SegmentHeader,
+    layout::SEGMENT_HEADER_BYTES,
+};
+
+use self::{inventory::Inventory, tail::Tail};
+pub use self::report::{Cut, RecoveryReport};
+use crate::{
+    Config, Error, Result,
+    append::{ARENA_BYTES, Append, arena::ArenaPool},
+    checkpoint::{self, Kept},
+    clock::Clock,
+    commit::Pipeline,
+    core::{Core, Parts},
+    error::FileOp,
+    keeper::Keeper,
+    ledger::Ledger,
+    log::{Log, segment::Segment},
+    route::Tables,
+    stats::Counters,
+    storage::{Access, AlignedBuffer, Purpose, Storage, StorageFile},
+    supply::Supply,
+};
+
+/// Opens the store, creating it where there is none and `config.create` allows.
+pub(crate) fn open(
+    storage: Arc<dyn Storage>,
+    clock: Arc<dyn Clock>,
+    config: Config,
+    read_only: bool,
+) -> Result<Core> {
+    config.validate()?;
+    let began = clock.now();
+    let inventory = Inventory::read(&*storage)?;
+    let newest = match inventory.newest_checkpoint() {
+        Some(number) => read_checkpoint(&*storage, number)?,
+        None if read_only || !config.create => {
+            return Err(Error::NoStore { path: storage.path("") });
+        }
+        None => create::create(&*storage, &*clock, &inventory)?,
+    };
+    let log = Log::new(
+        Arc::clone(&storage),
+        newest.store,
+        config.window_bytes_max,
+        config.mapped_segments_max,
+    );
+    let bad = |source| bad_checkpoint(&*storage, newest.number, source);
+    let mut tables = Tables::from_checkpoint(&newest).map_err(bad)?;
+    let mut ledger = Ledger::from_checkpoint(&newest, &log).map_err(bad)?;
+    let mut tail = Tail::new(&*storage, &newest, &inventory, &log, read_only);
+    tail.read_all(&mut ledger, &mut tables)?;
+    let end = ledger.head.next_offset;
+    ledger.clip(end);
+    for queue in ledger.queues() {
+        queue.recovered();
+    }
+    tables.next = merge_ids(tables.next, ledger.next_ids());
+    log.set_visible(end);
+    let mut recovery = tail.report(&inventory);
+    recovery.clean = newest.clean && recovery.replayed_batches == 0 && recovery.cuts.is_empty();
+    recovery.created = newest.number == create::FIRST && newest.head.next_batch.0 == 0;
+    recovery.checkpoint = newest.number;
+    recovery.end = end;
+    let durable = ledger.head.position;
+    let previous = ledger.head.previous;
+    let epoch = Epoch(tail.epoch().0.checked_add(1).ok_or(Error::Exhausted { what: "epoch" })?);
+    let mut found = Found { storage, clock, newest, inventory, log, ledger, epoch };
+    let (pipeline, supply, kept) = if read_only {
+        (None, Supply::default(), Vec::new())
+    } else {
+        found.take_over(&config, durable, previous)?
+    };
+    recovery.epoch = found.epoch.0;
+    recovery.duration = found.clock.now().saturating_sub(began);
+    Ok(found.into_core(config, tables, recovery, pipeline, supply, kept, read_only))
+}
+
+/// A store that was read and understood, not changed yet.
+struct Found {
+    storage: Arc<dyn Storage>,
+    clock: Arc<dyn Clock>,
+    newest: Checkpoint,
+    inventory: Inventory,
+    log: Log,
+    ledger: Ledger,
+    epoch: Epoch,
+}
+
+impl Found {
+    /// Makes durable what was found, raises the epoch, and gets ready to append.
+    fn take_over(
+        &mut self,
+        config: &Config,
+        durable: LogPosition,
+        previous: u32,
+    ) -> Result<(Option<Pipeline>, Supply, Vec<Kept>)> {
+        for segment in self.log.segments().iter().filter(|segment| !segment.is_sealed()) {
+            let path = || self.storage.path(&segment.name);
+            if let Some(file) = segment.file() {
+                file.sync().map_err(|source| Error::io(FileOp::Sync, path(), source))?;
+            }
+        }
+        // Names that a crash left undone are settled before anything relies on them.
+        self.storage
+            .sync_directory()
+            .map_err(|source| Error::io(FileOp::SyncDirectory, self.storage.path(""), source))?;
+        let active = match self.log.segments().last().filter(|last| last.end_offset().is_none()) {
+            Some(active) => Arc::clone(active),
+            None => self.first_segment(config)?,
+        };
+        let kept = self.write_checkpoint()?;
+        let supply = self.inventory.clean_up(&*self.storage, &self.newest, active.id())?;
+        let file = match active.file() {
+            Some(file) => file,
+            None => open_segment(&*self.storage, &active.name, Access::Write)?,
+        };
+        let durable =
+            if durable.segment == active.id() { durable } else { active.end_position() };
+        let pipeline = Pipeline::new(active, file, previous, durable, self.clock.now());
+        Ok((Some(pipeline), supply, kept))
+    }
+
+    /// Creates the log's first segment, in a store that has none.
+    fn first_segment(&self, config: &Config) -> Result<Arc<Segment>> {
+        let head = self.newest.head;
+        let id = SegmentId(self.newest.next_ids.segment.max(1));
+        let header = SegmentHeader {
+            store: self.newest.store,
+            segment: id,
+            covers_to: id,
+            generation: 0,
+            epoch: self.epoch,
+            first_offset: head.next_offset,
+            first_batch: head.next_batch,
+            previous: head.previous,
+            file_bytes: config.segment_bytes_max,
+            created_us: self.clock.wall_us(),
+        };
+        let file = create::segment(&*self.storage, &header)?;
+        let segment = Arc::new(Segment::open(header, file));
+        self.log.add_segment(Arc::clone(&segment));
+        Ok(segment)
+    }
+
+    /// The checkpoint that raises the epoch and vouches for the recovered end (E1, E2).
+    fn write_checkpoint(&self) -> Result<Vec<Kept>> {
+        let number = self.inventory.highest_checkpoint().max(self.newest.number) + 1;
+        let mut checkpoint = checkpoint::blank(self.newest.store, number, self.epoch);
+        checkpoint.created_us = self.clock.wall_us();
+        self.ledger.capture(&mut checkpoint);
+        checkpoint.segments = checkpoint::entries(&self.log);
+        checkpoint.next_ids.segment = checkpoint::next_segment(&checkpoint.segments);
+        let bytes = checkpoint.encode();
+        checkpoint::store(&*self.storage, number, &bytes)?;
+        let older = Kept { number: self.newest.number, bytes: bytes.len() as u64 };
+        Ok(vec![older, Kept { number, bytes: bytes.len() as u64 }])
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of an open store, put together once")]
+    fn into_core(
+        self,
+        config: Config,
+        tables: Tables,
+        recovery: RecoveryReport,
+        pipeline: Option<Pipeline>,
+        supply: Supply,
+        kept: Vec<Kept>,
+        read_only: bool,
+    ) -> Core {
+        let stats = Counters::default();
+        stats.durable(self.ledger.head.next_offset);
+        // What is in flight and in the window comes out of the pool, and goes back to it.
+        let kept_bytes = config.window_bytes_max + config.buffer_bytes_max;
+        let ready = if read_only { 0 } else { config.buffer_bytes_max.min(4 * ARENA_BYTES) };
+        let pool = ArenaPool::new(ARENA_BYTES, kept_bytes, ready);
+        let head = self.ledger.head;
+        let append = Append::new(
+            pool,
+            config.buffer_bytes_max,
+            config.when_full,
+            head.next_batch,
+            head.next_offset,
+        );
+        let keeper = Keeper::new(kept, self.clock.now());
+        Core::new(Parts {
+            store: self.newest.store,
+            epoch: self.epoch,
+            storage: self.storage,
+            clock: self.clock,
+            config,
+            read_only,
+            recovery,
+            tables,
+            append,
+            pipeline,
+            ledger: self.ledger,
+            log: self.log,
+            supply,
+            keeper,
+            stats,
+        })
+    }
+}
+
+fn merge_ids(
+    a: fanlog_segment_format::checkpoint::NextIds,
+    b: fanlog_segment_format::checkpoint::NextIds,
+) -> fanlog_segment_format::checkpoint::NextIds {
+    fanlog_segment_format::checkpoint::NextIds {
+        exchange: a.exchange.max(b.exchange).max(1),
+        queue: a.queue.max(b.queue),
+        group: a.group.max(b.group),
+        route: a.route.max(b.route),
+        segment: a.segment.max(b.segment),
+    }
+}
+
+fn bad_checkpoint(
+    storage: &dyn Storage,
+    number: u64,
+    source: fanlog_segment_format::DecodeError,
+) -> Error {
+    Error::decode(storage.path(&FileName::Checkpoint(number).to_string()), 0, source)
+}
+
+/// Reads and checks a checkpoint file.
+pub(crate) fn read_checkpoint(storage: &dyn Storage, number: u64) -> Result<Checkpoint> {
+    let name = FileName::Checkpoint(number).to_string();
+    let bytes = read_file(storage, &name)?;
+    let checkpoint =
+        Checkpoint::decode(&bytes).map_err(|source| bad_checkpoint(storage, number, source))?;
+    if checkpoint.number != number {
+        return Err(Error::Damaged {
+            path: storage.path(&name),
+            position: 0,
+            problem: format!("it is checkpoint {}, under another name", checkpoint.number),
+        });
+    }
+    Ok(checkpoint)
+}
+
+fn read_file(storage: &dyn Storage, name: &str) -> Result<Vec<u8>> {
+    let failed = |op| {
+        let path = storage.path(name);
+        move |source| Error::io(op, path, source)
+    };
+    let file = storage.open(name, Access::Read, Purpose::Plain).map_err(failed(FileOp::Open))?;
+    let length = file.bytes().map_err(failed(FileOp::Read))?;
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    // The file is there, so memory for it is bounded by the disk; read piecewise all the same.
+    let mut bytes = Vec::new();
+    let mut piece = vec![0; 1 << 20];
+    while bytes.len() < length {
+        let wanted = piece.len().min(length - bytes.len());
+        let read = file
+            .read_at(bytes.len() as u64, &mut piece[..wanted])
+            .map_err(failed(FileOp::Read))?;
+        if read == 0 {
+            break;
+        }
+        bytes.extend_from_slice(&piece[..read]);
+    }
+    Ok(bytes)
+}
+
+/// Opens a segment's file.
+pub(crate) fn open_segment(
+    storage: &dyn Storage,
+    name: &str,
+    access: Access,
+) -> Result<Arc<dyn StorageFile>> {
+    storage
+        .open(name, access, Purpose::Log)
+        .map_err(|source| Error::io(FileOp::Open, storage.path(name), source))
+}
+
+/// Reads the first block of a segment's file.
+pub(crate) fn read_block(
+    storage: &dyn Storage,
+    name: &str,
+    file: &dyn StorageFile,
+) -> Result<AlignedBuffer> {
+    let mut block = AlignedBuffer::zeroed(SEGMENT_HEADER_BYTES);
+    file.read_exact_at(0, &mut block)
+        .map_err(|source| Error::io(FileOp::Read, storage.path(name), source))?;
+    Ok(block)
+}
+
+/// A store id that no other store has: drawn from the system's own randomness.
+pub(crate) fn new_store_id(clock: &dyn Clock) -> StoreId {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let draw = |salt: u64| {
+        let mut hasher = RandomState::new().build_hasher();
+        hasher.write_u64(salt ^ clock.wall_us());
+        hasher.finish()
+    };
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&draw(1).to_le_bytes());
+    id[8..].copy_from_slice(&draw(2).to_le_bytes());
+    StoreId(id)
+}

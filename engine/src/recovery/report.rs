@@ -1,0 +1,44 @@
+//! What opening found.
+
+use std::{path::PathBuf, time::Duration};
+
+use fanlog_segment_format::Offset;
+
+/// What opening a store found and did.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct RecoveryReport {
+    /// There was no store: a new one was made.
+    pub created: bool,
+    /// The store was closed properly the last time.
+    pub clean: bool,
+    /// The epoch of this opening; each one has a higher one.
+    pub epoch: u32,
+    /// The checkpoint that recovery started from.
+    pub checkpoint: u64,
+    /// Batches read after it.
+    pub replayed_batches: u64,
+    /// Bytes of the log read.
+    pub read_bytes: u64,
+    /// One past the last message.
+    pub end: Offset,
+    /// A torn tail that was cut: never a confirmed message.
+    pub cuts: Vec<Cut>,
+    /// Files in the directory that are none of the store's; left alone.
+    pub strangers: Vec<String>,
+    /// How long opening took.
+    pub duration: Duration,
+}
+
+/// Bytes that are no longer part of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cut {
+    /// The segment's file.
+    pub path: PathBuf,
+    /// Where the log ends now.
+    pub position: u64,
+    /// How many bytes behind it belonged to batches that were never completed.
+    pub bytes: u64,
+    /// Why they did not count.
+    pub reason: String,
+}

@@ -1,0 +1,494 @@
+//! Reads the log from the checkpoint on, up to where it ends.
+//!
+//! T1. A batch counts if it is valid in its place and follows the one before: number, checksum,
+//!     offset, epoch not lower.
+//! T2. Bad bytes below the largest durable position that any valid batch or header states are
+//!     damage. At or past it they are a torn tail.
+
+use std::sync::Arc;
+
+use fanlog_segment_format::{
+    BatchNumber, DecodeError, Epoch, LogPosition, Offset, SegmentId,
+    batch::BatchHeader,
+    checkpoint::{Checkpoint, SegmentEntry},
+    control::Control,
+    file_name::FileName,
+    header::{SegmentHeader, is_blank},
+    layout::{BLOCK_BYTES, SEGMENT_HEADER_BYTES},
+};
+
+use super::{Cut, RecoveryReport, inventory::Inventory, open_segment, read_block};
+use crate::{
+    Error, Result,
+    error::FileOp,
+    ledger::Ledger,
+    log::{
+        Log,
+        batch::index_batch,
+        index::{BatchIndex, IndexBuilder},
+        segment::Segment,
+    },
+    route::Tables,
+    storage::{Access, AlignedBuffer, Storage, StorageFile},
+};
+
+/// Bytes read at a time while looking for headers.
+const LOOK_BYTES: usize = 1 << 20;
+
+/// What the next batch has to match (T1).
+#[derive(Debug, Clone, Copy)]
+struct Chain {
+    number: BatchNumber,
+    previous: u32,
+    offset: Offset,
+    epoch: Epoch,
+}
+
+/// Why reading stopped.
+#[derive(Debug)]
+enum Stop {
+    /// No batch stands there, or not the next one.
+    NotNext(Option<DecodeError>),
+    /// The next batch's header stands there; its records or its mark do not.
+    Torn(DecodeError, u64),
+}
+
+/// Reads the end of the log.
+pub(super) struct Tail<'a> {
+    storage: &'a dyn Storage,
+    checkpoint: &'a Checkpoint,
+    inventory: &'a Inventory,
+    log: &'a Log,
+    read_only: bool,
+    builder: IndexBuilder,
+    epoch: Epoch,
+    durable: LogPosition,
+    replayed_batches: u64,
+    read_bytes: u64,
+    cuts: Vec<Cut>,
+}
+
+impl<'a> Tail<'a> {
+    pub(super) fn new(
+        storage: &'a dyn Storage,
+        checkpoint: &'a Checkpoint,
+        inventory: &'a Inventory,
+        log: &'a Log,
+        read_only: bool,
+    ) -> Self {
+        Self {
+            storage,
+            checkpoint,
+            inventory,
+            log,
+            read_only,
+            builder: IndexBuilder::default(),
+            epoch: checkpoint.epoch,
+            durable: checkpoint.head.position,
+            replayed_batches: 0,
+            read_bytes: 0,
+            cuts: Vec::new(),
+        }
+    }
+
+    /// The highest epoch seen.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    pub(super) fn report(&self, inventory: &Inventory) -> RecoveryReport {
+        RecoveryReport {
+            replayed_batches: self.replayed_batches,
+            read_bytes: self.read_bytes,
+            cuts: self.cuts.clone(),
+            strangers: inventory.strangers.clone(),
+            ..RecoveryReport::default()
+        }
+    }
+
+    /// Checks the listed segments and reads what is not sealed; then goes on behind the list.
+    pub(super) fn read_all(&mut self, ledger: &mut Ledger, tables: &mut Tables) -> Result<()> {
+        let mut chain = None;
+        let mut last: Option<(Arc<Segment>, Stop)> = None;
+        for entry in &self.checkpoint.segments {
+            let (header, file) = self.open_listed(entry)?;
+            if let (true, Some(end)) = (entry.sealed, entry.end_offset) {
+                self.log.add_segment(Arc::new(Segment::sealed(header, end, entry.file_bytes)));
+                continue;
+            }
+            let chain = chain.get_or_insert_with(|| chain_from(&header));
+            if !follows(&header, chain) {
+                return Err(self.damaged(entry.id, 0, "it does not follow the segment before"));
+            }
+            let (segment, stop) = self.scan(header, file, chain, ledger, tables)?;
+            if let Some(end) = entry.end_offset {
+                if chain.offset != end {
+                    return Err(self.corrupt(&segment, stop));
+                }
+                segment.close(end);
+            }
+            last = Some((segment, stop));
+        }
+        let mut chain = chain.unwrap_or_else(|| self.chain_from_head());
+        let mut next = self.checkpoint.segments.last().map_or_else(
+            || self.checkpoint.next_ids.segment.max(1),
+            |entry| entry.covers_to.0 + 1,
+        );
+        while let Some((header, file)) = self.open_next(SegmentId(next), &chain)? {
+            if let Some((segment, _)) = last.take() {
+                segment.close(chain.offset);
+            }
+            self.raise(LogPosition { segment: header.segment, position: 0 }, header.epoch);
+            last = Some(self.scan(header, file, &mut chain, ledger, tables)?);
+            next += 1;
+        }
+        if let Some((segment, stop)) = last {
+            self.end_at(&segment, stop, &chain, SegmentId(next))?;
+        }
+        Ok(())
+    }
+
+    fn chain_from_head(&self) -> Chain {
+        let head = self.checkpoint.head;
+        Chain {
+            number: head.next_batch,
+            previous: head.previous,
+            offset: head.next_offset,
+            epoch: Epoch(0),
+        }
+    }
+
+    fn raise(&mut self, durable: LogPosition, epoch: Epoch) {
+        self.durable = self.durable.max(durable);
+        self.epoch = self.epoch.max(epoch);
+    }
+
+    fn damaged(&self, id: SegmentId, position: u64, problem: &str) -> Error {
+        let path = self.storage.path(&FileName::Segment(id).to_string());
+        Error::Damaged { path, position, problem: problem.to_owned() }
+    }
+
+    /// A segment that the checkpoint lists: there, whole, and the one it should be.
+    fn open_listed(
+        &self,
+        entry: &SegmentEntry,
+    ) -> Result<(SegmentHeader, Option<Arc<dyn StorageFile>>)> {
+        let Some(&bytes) = self.inventory.segments.get(&entry.id) else {
+            return Err(self.damaged(entry.id, 0, "the file is missing"));
+        };
+        if bytes < entry.file_bytes {
+            let problem = format!("the file ends here, it should have {} bytes", entry.file_bytes);
+            return Err(self.damaged(entry.id, bytes, &problem));
+        }
+        let name = FileName::Segment(entry.id).to_string();
+        let file = open_segment(self.storage, &name, Access::Read)?;
+        let block = read_block(self.storage, &name, &*file)?;
+        let header = SegmentHeader::decode(&block)
+            .map_err(|source| Error::decode(self.storage.path(&name), 0, source))?;
+        if header.store != self.checkpoint.store {
+            return Err(self.damaged(entry.id, 0, "it belongs to another store"));
+        }
+        let expected = (entry.id, entry.generation, entry.first_offset);
+        if (header.segment, header.generation, header.first_offset) != expected {
+            let problem = format!(
+                "it is segment {} generation {} from offset {}, expected was {} generation {} from \
+                 offset {}",
+                header.segment,
+                header.generation,
+                header.first_offset,
+                entry.id,
+                entry.generation,
+                entry.first_offset,
+            );
+            return Err(self.damaged(entry.id, 0, &problem));
+        }
+        Ok((header, (!entry.sealed).then_some(file)))
+    }
+
+    /// The segment after the last, if it was begun.
+    fn open_next(
+        &self,
+        id: SegmentId,
+        chain: &Chain,
+    ) -> Result<Option<(SegmentHeader, Option<Arc<dyn StorageFile>>)>> {
+        let Some(&bytes) = self.inventory.segments.get(&id) else { return Ok(None) };
+        if bytes < SEGMENT_HEADER_BYTES as u64 {
+            return Ok(None);
+        }
+        let name = FileName::Segment(id).to_string();
+        let file = open_segment(self.storage, &name, Access::Read)?;
+        let block = read_block(self.storage, &name, &*file)?;
+        let Ok(header) = SegmentHeader::decode(&block) else { return Ok(None) };
+        let own = header.store == self.checkpoint.store && header.segment == id;
+        Ok((own && follows(&header, chain)).then_some((header, Some(file))))
+    }
+
+    /// Reads the batches of one segment, indexing all and applying those behind the checkpoint.
+    fn scan(
+        &mut self,
+        header: SegmentHeader,
+        file: Option<Arc<dyn StorageFile>>,
+        chain: &mut Chain,
+        ledger: &mut Ledger,
+        tables: &mut Tables,
+    ) -> Result<(Arc<Segment>, Stop)> {
+        let name = FileName::Segment(header.segment).to_string();
+        // Appending goes on through this handle, so it is opened for writing; nothing is written
+        // before recovery is done.
+        drop(file);
+        let access = if self.read_only { Access::Read } else { Access::Write };
+        let file = open_segment(self.storage, &name, access)?;
+        let segment = Arc::new(Segment::open(header, Arc::clone(&file)));
+        self.log.add_segment(Arc::clone(&segment));
+        let mut position = SEGMENT_HEADER_BYTES as u64;
+        loop {
+            let batch = match self.read_batch(&segment, &*file, position, chain)? {
+                Ok(batch) => batch,
+                Err(stop) => return Ok((segment, stop)),
+            };
+            let Read { header, bytes, index, checksum } = batch;
+            position += u64::from(index.total_bytes);
+            self.raise(header.durable, header.epoch);
+            *chain = Chain {
+                number: BatchNumber(header.number.0 + 1),
+                previous: checksum,
+                offset: index.end_offset(),
+                epoch: header.epoch,
+            };
+            let index = Arc::new(index);
+            segment.push(Arc::clone(&index), checksum);
+            if header.number >= self.checkpoint.head.next_batch {
+                self.replay(&segment, &index, &bytes, checksum, ledger, tables)?;
+            }
+        }
+    }
+
+    fn replay(
+        &mut self,
+        segment: &Segment,
+        index: &BatchIndex,
+        bytes: &[u8],
+        checksum: u32,
+        ledger: &mut Ledger,
+        tables: &mut Tables,
+    ) -> Result<()> {
+        self.replayed_batches += 1;
+        let bad = |source: DecodeError| {
+            Error::decode(self.storage.path(&segment.name), index.position, source)
+        };
+        for &position in &*index.controls {
+            let (control, _) = Control::decode(&bytes[position as usize..]).map_err(bad)?;
+            tables.replay(&control).map_err(bad)?;
+        }
+        ledger.apply(index, bytes, checksum, self.log).map_err(bad)?;
+        Ok(())
+    }
+
+    /// The batch at `position`, if it is the next one.
+    fn read_batch(
+        &mut self,
+        segment: &Segment,
+        file: &dyn StorageFile,
+        position: u64,
+        chain: &Chain,
+    ) -> Result<Result<Read, Stop>> {
+        let id = segment.id();
+        let store = self.checkpoint.store;
+        if position + BLOCK_BYTES as u64 > segment.header.file_bytes {
+            return Ok(Err(Stop::NotNext(None)));
+        }
+        let first = self.read(segment, file, position, BLOCK_BYTES)?;
+        let header = match BatchHeader::decode(&first, store, id, position) {
+            Ok(header) => header,
+            Err(source) if source.is_version() => {
+                return Err(Error::decode(self.storage.path(&segment.name), position, source));
+            }
+            Err(source) => return Ok(Err(Stop::NotNext(Some(source)))),
+        };
+        let lowest = if chain.number >= self.checkpoint.head.next_batch {
+            chain.epoch.max(self.checkpoint.epoch)
+        } else {
+            chain.epoch
+        };
+        let next = header.number == chain.number
+            && header.previous == chain.previous
+            && header.first_offset == chain.offset
+            && header.epoch >= lowest;
+        if !next {
+            return Ok(Err(Stop::NotNext(None)));
+        }
+        let total = header.total_bytes();
+        if position + total as u64 > segment.header.file_bytes {
+            let error = DecodeError::Truncated {
+                structure: "batch",
+                position: 0,
+                needed: total as u64,
+                found: segment.header.file_bytes - position,
+            };
+            return Ok(Err(Stop::Torn(error, segment.header.file_bytes - position)));
+        }
+        let bytes =
+            if total == BLOCK_BYTES { first } else { self.read(segment, file, position, total)? };
+        match index_batch(&bytes, &header, &mut self.builder) {
+            Ok((index, checksum)) => Ok(Ok(Read { header, bytes, index, checksum })),
+            Err(source) if source.is_version() => {
+                Err(Error::decode(self.storage.path(&segment.name), position, source))
+            }
+            Err(source) => Ok(Err(Stop::Torn(source, total as u64))),
+        }
+    }
+
+    fn read(
+        &mut self,
+        segment: &Segment,
+        file: &dyn StorageFile,
+        position: u64,
+        bytes: usize,
+    ) -> Result<AlignedBuffer> {
+        let mut buffer = AlignedBuffer::zeroed(bytes);
+        file.read_exact_at(position, &mut buffer).map_err(|source| {
+            Error::io(FileOp::Read, self.storage.path(&segment.name), source)
+        })?;
+        self.read_bytes += bytes as u64;
+        Ok(buffer)
+    }
+
+    /// Decides what the bytes behind the last batch are: nothing, a torn tail, or damage (T2).
+    fn end_at(
+        &mut self,
+        segment: &Arc<Segment>,
+        stop: Stop,
+        chain: &Chain,
+        beyond: SegmentId,
+    ) -> Result<()> {
+        let position = segment.log_end();
+        let here = LogPosition { segment: segment.id(), position };
+        let torn_end = self.look_ahead(segment, position, chain)?;
+        self.look_beyond(beyond)?;
+        if here < self.durable {
+            return Err(self.corrupt(segment, stop));
+        }
+        let (reason, own_end) = match &stop {
+            Stop::Torn(source, bytes) => (source.to_string(), position + bytes),
+            Stop::NotNext(Some(source)) => (source.to_string(), 0),
+            Stop::NotNext(None) => ("not the next batch of the log".to_owned(), 0),
+        };
+        let end = own_end.max(torn_end);
+        if end > position {
+            let path = self.storage.path(&segment.name);
+            self.cuts.push(Cut { path, position, bytes: end - position, reason });
+        }
+        Ok(())
+    }
+
+    /// Notes what batches behind `position` state as durable. Returns where the last one of the
+    /// crashed epoch ends, 0 if there is none.
+    fn look_ahead(&mut self, segment: &Segment, position: u64, chain: &Chain) -> Result<u64> {
+        let Some(file) = segment.file() else { return Ok(0) };
+        let mut torn_end = 0;
+        let mut at = position;
+        while at < segment.header.file_bytes {
+            let left = segment.header.file_bytes - at;
+            let bytes = usize::try_from(left).unwrap_or(LOOK_BYTES).min(LOOK_BYTES);
+            let piece = self.read(segment, &*file, at, bytes)?;
+            for (block, start) in piece.chunks(BLOCK_BYTES).zip((at..).step_by(BLOCK_BYTES)) {
+                let store = self.checkpoint.store;
+                let Ok(header) = BatchHeader::decode(block, store, segment.id(), start) else {
+                    continue;
+                };
+                self.raise(header.durable, header.epoch);
+                // Of this epoch, and not before the end: never completed.
+                if header.epoch >= self.checkpoint.epoch && header.number >= chain.number {
+                    torn_end = torn_end.max(start + header.total_bytes() as u64);
+                }
+            }
+            at += bytes as u64;
+        }
+        Ok(torn_end)
+    }
+
+    /// A later segment that was begun proves that all before it is durable.
+    fn look_beyond(&mut self, beyond: SegmentId) -> Result<()> {
+        let later: Vec<SegmentId> =
+            self.inventory.segments.range(beyond..).map(|(&id, _)| id).collect();
+        for id in later {
+            let name = FileName::Segment(id).to_string();
+            if self.inventory.segments[&id] < SEGMENT_HEADER_BYTES as u64 {
+                continue;
+            }
+            let file = open_segment(self.storage, &name, Access::Read)?;
+            let block = read_block(self.storage, &name, &*file)?;
+            if is_blank(&block) {
+                continue;
+            }
+            match SegmentHeader::decode(&block) {
+                Ok(header) if header.store == self.checkpoint.store && header.segment == id => {
+                    self.raise(LogPosition { segment: id, position: 0 }, header.epoch);
+                }
+                // Its header was being written when the machine stopped, unless batches follow.
+                _ => self.look_past_bad_header(id, &*file)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn look_past_bad_header(&mut self, id: SegmentId, file: &dyn StorageFile) -> Result<()> {
+        let name = FileName::Segment(id).to_string();
+        let bytes = self.inventory.segments[&id];
+        if bytes < (SEGMENT_HEADER_BYTES + BLOCK_BYTES) as u64 {
+            return Ok(());
+        }
+        let mut block = AlignedBuffer::zeroed(BLOCK_BYTES);
+        let position = SEGMENT_HEADER_BYTES as u64;
+        file.read_exact_at(position, &mut block)
+            .map_err(|source| Error::io(FileOp::Read, self.storage.path(&name), source))?;
+        if BatchHeader::decode(&block, self.checkpoint.store, id, position).is_ok() {
+            return Err(self.damaged(id, 0, "batches follow, but the segment's header is bad"));
+        }
+        Ok(())
+    }
+
+    fn corrupt(&self, segment: &Segment, stop: Stop) -> Error {
+        let path = self.storage.path(&segment.name);
+        let position = segment.log_end();
+        match stop {
+            Stop::Torn(source, _) | Stop::NotNext(Some(source)) => {
+                Error::decode(path, position, source)
+            }
+            Stop::NotNext(None) => Error::Damaged {
+                path,
+                position,
+                problem: format!(
+                    "the batch here is not the next one; the log was durable up to byte {} of \
+                     segment {}",
+                    self.durable.position, self.durable.segment,
+                ),
+            },
+        }
+    }
+}
+
+/// A batch that counts.
+struct Read {
+    header: BatchHeader,
+    bytes: AlignedBuffer,
+    index: BatchIndex,
+    checksum: u32,
+}
+
+fn chain_from(header: &SegmentHeader) -> Chain {
+    Chain {
+        number: header.first_batch,
+        previous: header.previous,
+        offset: header.first_offset,
+        epoch: Epoch(0),
+    }
+}
+
+/// Whether a segment's header continues the log there.
+fn follows(header: &SegmentHeader, chain: &Chain) -> bool {
+    header.first_batch == chain.number
+        && header.previous == chain.previous
+        && header.first_offset == chain.offset
+        && header.epoch >= chain.epoch
+}

@@ -1,0 +1,123 @@
+//! One open file of a directory.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use super::super::{ALIGNMENT, Allocation, Map, StorageFile, WriteSync};
+
+/// An open file; direct if it was opened so.
+#[derive(Debug)]
+pub(super) struct RealFile {
+    file: Arc<File>,
+    direct: bool,
+}
+
+impl RealFile {
+    pub(super) fn new(file: File, direct: bool) -> Self {
+        Self { file: Arc::new(file), direct }
+    }
+}
+
+impl StorageFile for RealFile {
+    fn write_at(&self, position: u64, bytes: &[u8], sync: WriteSync) -> io::Result<usize> {
+        if self.direct && sync == WriteSync::Data {
+            return write_durably(&self.file, position, bytes);
+        }
+        let written = uninterrupted(|| self.file.write_at(bytes, position))?;
+        if sync == WriteSync::Data {
+            self.file.sync_data()?;
+        }
+        Ok(written)
+    }
+
+    fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        uninterrupted(|| self.file.read_at(buffer, position))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn bytes(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<Allocation> {
+        let present = self.bytes()?;
+        if let Some(result) = reserve(&self.file, present, bytes) {
+            return result;
+        }
+        if bytes > present {
+            self.file.set_len(bytes)?;
+        }
+        Ok(Allocation::Sparse)
+    }
+
+    fn map(&self) -> io::Result<Map> {
+        Map::of_file(&self.file)
+    }
+
+    fn block_bytes(&self) -> usize {
+        if self.direct { ALIGNMENT } else { 1 }
+    }
+}
+
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Writes past the page cache and the disk's own cache, in one call.
+#[cfg(target_os = "linux")]
+fn write_durably(file: &File, position: u64, bytes: &[u8]) -> io::Result<usize> {
+    use rustix::io::ReadWriteFlags;
+    let parts = [io::IoSlice::new(bytes)];
+    let written = rustix::io::retry_on_intr(|| {
+        rustix::io::pwritev2(file, &parts, position, ReadWriteFlags::DSYNC)
+    });
+    Ok(written?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn write_durably(file: &File, position: u64, bytes: &[u8]) -> io::Result<usize> {
+    let written = uninterrupted(|| file.write_at(bytes, position))?;
+    file.sync_data()?;
+    Ok(written)
+}
+
+/// Reserves blocks for the first `bytes` of a file of `present` bytes, which grows to that size.
+///
+/// `None`: this file system can't.
+#[cfg(target_os = "linux")]
+fn reserve(file: &File, present: u64, bytes: u64) -> Option<io::Result<Allocation>> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    use rustix::io::{Errno, retry_on_intr};
+    /// `FALLOC_FL_WRITE_ZEROES`, since Linux 6.17. Zeros what is there: only for what is added.
+    const WRITE_ZEROES: FallocateFlags = FallocateFlags::from_bits_retain(0x80);
+
+    if bytes == 0 {
+        return Some(Ok(Allocation::Unwritten));
+    }
+    // Whatever keeps the disk from doing this, the plain way below works without it or says why not.
+    if bytes > present
+        && retry_on_intr(|| fallocate(file, WRITE_ZEROES, present, bytes - present)).is_ok()
+    {
+        return Some(Ok(Allocation::Written));
+    }
+    match retry_on_intr(|| fallocate(file, FallocateFlags::empty(), 0, bytes)) {
+        Ok(()) => Some(Ok(Allocation::Unwritten)),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => None,
+        Err(error) => Some(Err(error.into())),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn reserve(_file: &File, _present: u64, _bytes: u64) -> Option<io::Result<Allocation>> {
+    None
+}

@@ -1,0 +1,281 @@
+//! Segment files ahead of the log: prepared, recycled, handed to the committer.
+//!
+//! Blocks that were written before take synced writes 15 to 65 % faster than fresh ones, and
+//! removing a file can stall commits for milliseconds. So files are filled with zeros while the
+//! engine has time, and files of dead segments are used again.
+//!
+//! U1. A file bears a segment's name only with its first block blank, or with that segment's header.
+//! U2. A file is renamed, and the directory synced, before it is written under its new name.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use fanlog_segment_format::{SegmentId, file_name::FileName, layout::SEGMENT_HEADER_BYTES};
+
+use crate::{
+    Error, Result,
+    core::Core,
+    error::FileOp,
+    storage::{Access, AlignedBuffer, Allocation, Purpose, Storage, StorageFile, WriteSync},
+};
+
+/// Zeros are written in pieces of this size.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// A file that is not part of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FreeFile {
+    number: u64,
+    bytes: u64,
+}
+
+/// A file that is being filled with zeros.
+#[derive(Debug)]
+struct Filling {
+    free: FreeFile,
+    file: Arc<dyn StorageFile>,
+    filled: u64,
+}
+
+/// A file that already bears the name of the next segment.
+#[derive(Debug)]
+struct Named {
+    id: SegmentId,
+    file: Arc<dyn StorageFile>,
+    bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    free: VecDeque<FreeFile>,
+    filling: Option<Filling>,
+    named: Option<Named>,
+    next_number: u64,
+}
+
+/// Files ready to become segments.
+#[derive(Debug, Default)]
+pub(crate) struct Supply {
+    state: Mutex<State>,
+    ready: AtomicU64,
+}
+
+fn path_error<'a>(
+    storage: &'a dyn Storage,
+    op: FileOp,
+    name: &'a str,
+) -> impl FnOnce(std::io::Error) -> Error + 'a {
+    move |source| Error::io(op, storage.path(name), source)
+}
+
+impl Supply {
+    /// The supply that recovery found: free files with their sizes.
+    pub(crate) fn recovered(found: impl IntoIterator<Item = (u64, u64)>) -> Self {
+        let supply = Self::default();
+        let mut state = supply.lock();
+        for (number, bytes) in found {
+            state.free.push_back(FreeFile { number, bytes });
+            state.next_number = state.next_number.max(number + 1);
+        }
+        supply.count(&state);
+        drop(state);
+        supply
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, state: &State) {
+        let ready = state.free.len() + usize::from(state.named.is_some());
+        self.ready.store(ready as u64, Ordering::Relaxed);
+    }
+
+    /// Files ready.
+    pub(crate) fn ready(&self) -> u64 {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    /// The file of segment `id`, of at least `bytes`, under its name and with a blank first block.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]; where there is no space for a new file the supply is as it was.
+    pub(crate) fn take(
+        &self,
+        core: &Core,
+        id: SegmentId,
+        bytes: u64,
+    ) -> Result<Arc<dyn StorageFile>> {
+        let mut state = self.lock();
+        if let Some(named) = &state.named
+            && named.id == id
+            && named.bytes >= bytes
+        {
+            let file = Arc::clone(&named.file);
+            state.named = None;
+            self.count(&state);
+            return Ok(file);
+        }
+        if let Some(named) = state.named.take() {
+            // Too small for a batch of this size: it gives the name back.
+            let number = state.next_number;
+            state.next_number += 1;
+            let (from, to) = (segment_name(named.id), FileName::Free(number).to_string());
+            rename(&*core.storage, &from, &to)?;
+            state.free.push_back(FreeFile { number, bytes: named.bytes });
+        }
+        let at = state.free.iter().position(|free| free.bytes >= bytes);
+        if let Some(free) = at.and_then(|at| state.free.remove(at)) {
+            let file = name_file(core, free, id)?;
+            self.count(&state);
+            return Ok(file);
+        }
+        create(core, &segment_name(id), bytes)
+    }
+
+    /// Does one piece of preparation. Says whether there was any.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub(crate) fn step(&self, core: &Core, next: SegmentId) -> Result<bool> {
+        if self.fill(core)? {
+            return Ok(true);
+        }
+        let mut state = self.lock();
+        if let Some(named) = &state.named
+            && named.id < next
+        {
+            // The committer went on without it: its name was taken by another file.
+            state.named = None;
+        }
+        if state.named.is_none()
+            && let Some(free) = state.free.pop_front()
+        {
+            let file = name_file(core, free, next)?;
+            state.named = Some(Named { id: next, file, bytes: free.bytes });
+            self.count(&state);
+            return Ok(true);
+        }
+        let kept = state.free.len() + usize::from(state.named.is_some());
+        if kept >= core.config.segments_ahead {
+            return Ok(false);
+        }
+        let number = state.next_number;
+        state.next_number += 1;
+        let free = FreeFile { number, bytes: core.config.segment_bytes_max };
+        let name = FileName::Free(number).to_string();
+        let (file, allocation) = allocate(core, &name, free.bytes)?;
+        if allocation == Allocation::Written {
+            state.free.push_back(free);
+            self.count(&state);
+        } else {
+            state.filling = Some(Filling { free, file, filled: 0 });
+        }
+        Ok(true)
+    }
+
+    /// Writes the next piece of zeros, if a file is being filled.
+    fn fill(&self, core: &Core) -> Result<bool> {
+        let Some(mut filling) = self.lock().filling.take() else { return Ok(false) };
+        let left = filling.free.bytes - filling.filled;
+        let piece = left.min(PIECE_BYTES as u64);
+        let zeros = AlignedBuffer::zeroed(usize::try_from(piece).expect("at most a piece"));
+        let name = FileName::Free(filling.free.number).to_string();
+        let storage = &*core.storage;
+        filling
+            .file
+            .write_all_at(filling.filled, &zeros, WriteSync::None)
+            .map_err(path_error(storage, FileOp::Write, &name))?;
+        core.stats.other_written(piece);
+        filling.filled += piece;
+        let done = filling.filled == filling.free.bytes;
+        if done {
+            filling.file.sync().map_err(path_error(storage, FileOp::Sync, &name))?;
+        }
+        let mut state = self.lock();
+        if done {
+            state.free.push_back(filling.free);
+        } else {
+            state.filling = Some(filling);
+        }
+        self.count(&state);
+        Ok(true)
+    }
+
+    /// Takes the file of a dead segment for later use. Says whether it was wanted; if not, the
+    /// caller removes it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub(crate) fn recycle(&self, core: &Core, name: &str, bytes: u64) -> Result<bool> {
+        let mut state = self.lock();
+        // One more than is prepared by itself: a stream that recycles never waits for zeros.
+        let wanted = state.free.len() <= core.config.segments_ahead;
+        if bytes != core.config.segment_bytes_max || !wanted {
+            return Ok(false);
+        }
+        let number = state.next_number;
+        state.next_number += 1;
+        rename(&*core.storage, name, &FileName::Free(number).to_string())?;
+        state.free.push_back(FreeFile { number, bytes });
+        self.count(&state);
+        Ok(true)
+    }
+}
+
+fn segment_name(id: SegmentId) -> String {
+    FileName::Segment(id).to_string()
+}
+
+fn rename(storage: &dyn Storage, from: &str, to: &str) -> Result<()> {
+    storage.rename(from, to).map_err(path_error(storage, FileOp::Rename, from))?;
+    storage.sync_directory().map_err(path_error(storage, FileOp::SyncDirectory, ""))
+}
+
+/// Blanks a free file's first block and gives it a segment's name (U1, U2).
+fn name_file(core: &Core, free: FreeFile, id: SegmentId) -> Result<Arc<dyn StorageFile>> {
+    let storage = &*core.storage;
+    let from = FileName::Free(free.number).to_string();
+    let file = storage
+        .open(&from, Access::Write, Purpose::Log)
+        .map_err(path_error(storage, FileOp::Open, &from))?;
+    let blank = AlignedBuffer::zeroed(SEGMENT_HEADER_BYTES);
+    file.write_all_at(0, &blank, WriteSync::Data)
+        .map_err(path_error(storage, FileOp::Write, &from))?;
+    core.stats.other_written(SEGMENT_HEADER_BYTES as u64);
+    rename(storage, &from, &segment_name(id))?;
+    Ok(file)
+}
+
+/// Creates a file of that size at once, for a committer that can't wait.
+fn create(core: &Core, name: &str, bytes: u64) -> Result<Arc<dyn StorageFile>> {
+    let (file, _) = allocate(core, name, bytes)?;
+    let storage = &*core.storage;
+    storage.sync_directory().map_err(path_error(storage, FileOp::SyncDirectory, ""))?;
+    Ok(file)
+}
+
+/// Creates a file and reserves its blocks; removes it again where there is no space.
+fn allocate(core: &Core, name: &str, bytes: u64) -> Result<(Arc<dyn StorageFile>, Allocation)> {
+    let storage = &*core.storage;
+    let file = storage
+        .create(name, Purpose::Log)
+        .map_err(path_error(storage, FileOp::Create, name))?;
+    let reserved = file.allocate(bytes).and_then(|how| file.sync().map(|()| how));
+    match reserved {
+        Ok(how) => Ok((file, how)),
+        Err(source) => {
+            let error = Error::io(FileOp::Allocate, storage.path(name), source);
+            storage.remove(name).map_err(path_error(storage, FileOp::Remove, name))?;
+            Err(error)
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Control records from bytes.
+
+use super::{Control, STRUCTURE, kind};
+use crate::ack::AckBytes;
+use crate::layout::{ARGUMENTS_BYTES_MAX, RECORD_ALIGN, align_up};
+use crate::list::CountList;
+use crate::message::read_groups;
+use crate::number::u64_of;
+use crate::record::record_bytes;
+use crate::wire::Reader;
+use crate::{DecodeError, ExchangeId, GroupId, Offset, QueueId, RouteId};
+
+impl<'a> Control<'a> {
+    /// Reads the control record at the start of `bytes`, and its size padding included.
+    ///
+    /// The checksum is not looked at: the batch's, or [`verify_record`](crate::verify_record),
+    /// comes first. The items of an ack set are checked when they are read.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError::UnsupportedRecord`] for an unknown kind, else what is wrong with it.
+    pub fn decode(bytes: &'a [u8]) -> Result<(Self, usize), DecodeError> {
+        let record = record_bytes(bytes)?;
+        let mut reader = Reader::new(STRUCTURE, record);
+        reader.array::<8>()?;
+        let kind = reader.u8()?;
+        if !(kind::ROUTE_DEFINE..=kind::CLOSE).contains(&kind) {
+            return Err(DecodeError::UnsupportedRecord { position: 0, kind });
+        }
+        reader.zeros::<3>()?;
+        let id = reader.u32()?;
+        let control = if kind <= kind::GROUP_DEFINE {
+            Self::decode_definition(kind, id, &mut reader)?
+        } else {
+            Self::decode_change(kind, id, &mut reader)?
+        };
+        reader.finish()?;
+        Ok((control, align_up(record.len(), RECORD_ALIGN)))
+    }
+
+    /// Reads the fields of what makes or deletes a route, exchange, queue or group.
+    fn decode_definition(kind: u8, id: u32, reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        Ok(match kind {
+            kind::ROUTE_DEFINE => {
+                Self::RouteDefine { route: RouteId(id), groups: read_groups(reader)? }
+            }
+            kind::EXCHANGE_DECLARE => {
+                let (flags, kind) = (reader.u32()?, reader.u8()?);
+                let (name, arguments) = read_named(reader)?;
+                let name = text(name, arguments.len(), reader)?;
+                Self::ExchangeDeclare { exchange: ExchangeId(id), kind, flags, name, arguments }
+            }
+            kind::EXCHANGE_DELETE => Self::ExchangeDelete { exchange: ExchangeId(id) },
+            kind::QUEUE_DECLARE => {
+                let (group, flags) = (GroupId(reader.u32()?), reader.u32()?);
+                let from = Offset(reader.u64()?);
+                let (name, arguments) = read_named(reader)?;
+                let name = text(name, arguments.len(), reader)?;
+                Self::QueueDeclare { queue: QueueId(id), group, flags, from, name, arguments }
+            }
+            kind::QUEUE_DELETE => Self::QueueDelete { queue: QueueId(id) },
+            _ => {
+                let (exchange, kind) = (ExchangeId(reader.u32()?), reader.u8()?);
+                let (key, arguments) = read_named(reader)?;
+                Self::GroupDefine { group: GroupId(id), exchange, kind, key, arguments }
+            }
+        })
+    }
+
+    /// Reads the fields of what changes a queue, a group or a binding, or closes the log.
+    fn decode_change(kind: u8, id: u32, reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        let queue = QueueId(id);
+        Ok(match kind {
+            kind::BIND | kind::UNBIND => {
+                let (group, queue) = (GroupId(id), QueueId(reader.u32()?));
+                let offset = Offset(reader.u64()?);
+                if kind == kind::BIND {
+                    Self::Bind { group, queue, from: offset }
+                } else {
+                    Self::Unbind { group, queue, to: offset }
+                }
+            }
+            kind::ACK => {
+                let (messages, bytes) = (reader.u64()?, reader.u64()?);
+                let acks = AckBytes(reader.take(reader.rest().len())?);
+                Self::Ack { queue, messages, bytes, acks }
+            }
+            kind::DELIVERY_MARK => Self::DeliveryMark { queue, offset: Offset(reader.u64()?) },
+            kind::DELIVERY_COUNT => {
+                let at = reader.position();
+                let bytes = reader.take(reader.rest().len())?;
+                let entries = CountList::from_bytes(bytes).map_err(|error| error.shifted(at))?;
+                Self::DeliveryCount { queue, entries }
+            }
+            kind::PURGE => {
+                let to = Offset(reader.u64()?);
+                Self::Purge { queue, to, messages: reader.u64()?, bytes: reader.u64()? }
+            }
+            kind::EXCHANGE_BIND | kind::EXCHANGE_UNBIND => {
+                let (source, destination) = (ExchangeId(id), ExchangeId(reader.u32()?));
+                let (key, arguments) = read_named(reader)?;
+                if kind == kind::EXCHANGE_BIND {
+                    Self::ExchangeBind { source, destination, key, arguments }
+                } else {
+                    Self::ExchangeUnbind { source, destination, key, arguments }
+                }
+            }
+            _ => {
+                if id != 0 {
+                    return Err(reader.field(4, "id", "zero", u64::from(id)));
+                }
+                Self::Close { next_offset: Offset(reader.u64()?) }
+            }
+        })
+    }
+}
+
+fn read_named<'a>(reader: &mut Reader<'a>) -> Result<(&'a [u8], &'a [u8]), DecodeError> {
+    let name_bytes = usize::from(reader.u8()?);
+    let arguments_bytes = reader.u32()?;
+    let arguments_bytes = reader.bounded(4, u64::from(arguments_bytes), ARGUMENTS_BYTES_MAX)?;
+    Ok((reader.take(name_bytes)?, reader.take(arguments_bytes)?))
+}
+
+/// Reads a name that ends `behind` bytes before the reader's place.
+fn text<'a>(bytes: &'a [u8], behind: usize, reader: &Reader<'_>) -> Result<&'a str, DecodeError> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let back = behind.saturating_add(bytes.len());
+        reader.field(back, "name", "UTF-8", u64_of(error.valid_up_to()))
+    })
+}
