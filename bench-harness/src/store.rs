@@ -15,8 +15,7 @@ const PREPARED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Opens the store in `dir` with so many segments prepared ahead and the fanout exchange declared.
 pub(crate) fn open(dir: &Path, segments_ahead: usize) -> anyhow::Result<Engine> {
-    let mut config = Config::default();
-    config.segments_ahead = segments_ahead;
+    let config = Config { segments_ahead, ..Config::default() };
     let engine = Engine::open(dir, config).with_context(|| format!("opening {}", dir.display()))?;
     engine.declare_exchange(EXCHANGE, ExchangeKind::Fanout)?;
     Ok(engine)

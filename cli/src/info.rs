@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use comfy_table::{Cell, CellAlignment, Table, presets};
-use fanlog::{Engine, SegmentInfo, TopologyView};
+use fanlog::{Engine, ExchangeKind, SegmentInfo, TopologyView};
 use indicatif::HumanBytes;
 use serde::Serialize;
 
@@ -54,7 +54,7 @@ impl Info {
             epoch: recovery.epoch,
             end_offset: stats.end_offset.0,
             file_bytes: sum(|segment| segment.file_bytes),
-            log_bytes: sum(|segment| segment.log_bytes),
+            payload_bytes: sum(|segment| segment.payload_bytes),
             live_bytes: sum(|segment| segment.live_bytes),
             dead_bytes: sum(|segment| segment.dead_bytes),
             torn_bytes: recovery.cuts.iter().map(|cut| cut.bytes).sum(),
@@ -76,7 +76,7 @@ struct Store {
     epoch: u32,
     end_offset: u64,
     file_bytes: u64,
-    log_bytes: u64,
+    payload_bytes: u64,
     live_bytes: u64,
     dead_bytes: u64,
     torn_bytes: u64,
@@ -90,7 +90,7 @@ struct Store {
 #[derive(Serialize)]
 struct Exchange {
     name: String,
-    kind: String,
+    kind: &'static str,
 }
 
 #[derive(Serialize)]
@@ -115,18 +115,26 @@ struct Segment {
     file: String,
     number: u64,
     generation: u32,
-    state: String,
+    state: &'static str,
     first_offset: u64,
     end_offset: u64,
     file_bytes: u64,
-    log_bytes: u64,
+    payload_bytes: u64,
     live_bytes: u64,
     dead_bytes: u64,
 }
 
 fn exchanges(topology: &TopologyView) -> Vec<Exchange> {
     let exchanges = topology.exchanges.iter();
-    exchanges.map(|e| Exchange { name: e.name.clone(), kind: e.kind.clone() }).collect()
+    exchanges.map(|e| Exchange { name: e.name.clone(), kind: kind(e.kind) }).collect()
+}
+
+fn kind(kind: ExchangeKind) -> &'static str {
+    match kind {
+        ExchangeKind::Fanout => "fanout",
+        ExchangeKind::Direct => "direct",
+        _ => "other",
+    }
 }
 
 fn bindings(topology: &TopologyView) -> Vec<Binding> {
@@ -156,13 +164,13 @@ impl From<&SegmentInfo> for Segment {
             file: segment.path.to_string_lossy().into_owned(),
             number: segment.number,
             generation: segment.generation,
-            state: segment.state.clone(),
+            state: segment.state,
             first_offset: segment.first_offset.0,
             end_offset: segment.end_offset.0,
             file_bytes: segment.file_bytes,
-            log_bytes: segment.log_bytes,
+            payload_bytes: segment.payload_bytes,
             live_bytes: segment.live_bytes,
-            dead_bytes: segment.log_bytes.saturating_sub(segment.live_bytes),
+            dead_bytes: segment.payload_bytes.saturating_sub(segment.live_bytes),
         }
     }
 }
@@ -185,10 +193,10 @@ impl Store {
             format!("closed    {}", if self.clean { "cleanly" } else { "not cleanly" }),
             format!("messages  {} ever published (next offset)", self.end_offset),
             format!(
-                "bytes     {} live, {} dead, {} log in {} of files",
+                "payload   {} live, {} dead, {} together, in {} of segments",
                 HumanBytes(self.live_bytes),
                 HumanBytes(self.dead_bytes),
-                HumanBytes(self.log_bytes),
+                HumanBytes(self.payload_bytes),
                 HumanBytes(self.file_bytes)
             ),
         ];
@@ -205,7 +213,7 @@ impl Store {
     fn exchange_table(&self) -> String {
         let row = |exchange: &Exchange| {
             let bound = self.bindings.iter().filter(|b| b.exchange == exchange.name).count();
-            vec![text(&exchange_name(&exchange.name)), text(&exchange.kind), number(bound)]
+            vec![text(&exchange_name(&exchange.name)), text(exchange.kind), number(bound)]
         };
         table(&["exchange", "kind", "bindings"], self.exchanges.iter().map(row))
     }
@@ -238,15 +246,15 @@ impl Store {
             vec![
                 number(segment.number),
                 number(segment.generation),
-                text(&segment.state),
+                text(segment.state),
                 number(format!("{}..{}", segment.first_offset, segment.end_offset)),
                 number(HumanBytes(segment.file_bytes)),
-                number(HumanBytes(segment.log_bytes)),
+                number(HumanBytes(segment.payload_bytes)),
                 number(HumanBytes(segment.live_bytes)),
                 number(HumanBytes(segment.dead_bytes)),
             ]
         };
-        let header = ["segment", "gen", "state", "offsets", "file", "log", "live", "dead"];
+        let header = ["segment", "gen", "state", "offsets", "file", "payload", "live", "dead"];
         table(&header, self.segments.iter().map(row))
     }
 }

@@ -60,14 +60,13 @@ impl Verify {
             ))?;
         }
         output.line(&format!(
-            "{}: {} files, {} segments, {} checkpoints, {} batches, {} records, {} messages, {} read",
+            "{}: {} segments, {} checkpoints, {} batches, {} messages, {} queues, {} read",
             if report.problems.is_empty() { "ok" } else { "damaged" },
-            report.files,
             report.segments,
             report.checkpoints,
             report.batches,
-            report.records,
             report.messages,
+            report.queues,
             HumanBytes(report.bytes),
         ))?;
         output.flush()
@@ -92,12 +91,11 @@ fn show(bar: &ProgressBar, progress: Progress) {
 struct Json<'a> {
     dir: String,
     ok: bool,
-    files: u64,
     segments: u64,
     checkpoints: u64,
     batches: u64,
-    records: u64,
     messages: u64,
+    queues: u64,
     bytes: u64,
     cuts: Vec<Place<'a>>,
     problems: Vec<Place<'a>>,
@@ -125,12 +123,11 @@ impl<'a> Json<'a> {
         Self {
             dir: dir.to_string_lossy().into_owned(),
             ok: report.problems.is_empty(),
-            files: report.files,
             segments: report.segments,
             checkpoints: report.checkpoints,
             batches: report.batches,
-            records: report.records,
             messages: report.messages,
+            queues: report.queues,
             bytes: report.bytes,
             cuts: cuts.map(|c| place(&c.path, c.position, Some(c.bytes), &c.reason)).collect(),
             problems: problems.map(|p| place(&p.path, p.position, None, &p.text)).collect(),

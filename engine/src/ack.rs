@@ -8,7 +8,6 @@
 //! K2. An ack told to be part of commit `n` is in the records drained for commit `n`, or earlier.
 
 use std::{
-    future::Future,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -110,14 +109,12 @@ impl Ack {
     /// # Errors
     ///
     /// As [`Ack::wait`].
-    pub fn durable(&self) -> impl Future<Output = Result<()>> + Send + '_ {
-        async move {
-            let Some(commit) = self.commit else { return Ok(()) };
-            if let Some(outcome) = self.core.acks_durable.outcome(commit) {
-                return outcome;
-            }
-            self.core.hurry(true);
-            self.core.acks_durable.wait_async(commit).await
+    pub async fn durable(&self) -> Result<()> {
+        let Some(commit) = self.commit else { return Ok(()) };
+        if let Some(outcome) = self.core.acks_durable.outcome(commit) {
+            return outcome;
         }
+        self.core.hurry(true);
+        self.core.acks_durable.wait_async(commit).await
     }
 }

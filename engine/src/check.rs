@@ -1,18 +1,15 @@
 //! Verifies a whole store. Tests, the command line and operators all call it.
 
-use std::{path::{Path, PathBuf}, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use fanlog_segment_format::Offset;
 
 use crate::{
-    Config, Cut, Engine, Error, Result,
-    browse::Browser,
-    core::Core,
-    error::ErrorKind,
-    ledger::queue_ledger::Amount,
-    log::segment::Segment,
-    queue::Queue,
-    recovery,
+    Config, Cut, Engine, Error, Result, browse::Browser, core::Core, error::ErrorKind,
+    ledger::queue_ledger::Amount, log::segment::Segment, queue::Queue, recovery,
 };
 
 /// How far a check has come.
@@ -132,9 +129,10 @@ fn note<T>(outcome: Result<T>, report: &mut Report) -> Result<Option<T>> {
 }
 
 fn check_checkpoints(core: &Core, report: &mut Report) -> Result<()> {
-    let entries = core.storage.list().map_err(|source| {
-        Error::io(crate::error::FileOp::List, core.storage.path(""), source)
-    })?;
+    let entries = core
+        .storage
+        .list()
+        .map_err(|source| Error::io(crate::error::FileOp::List, core.storage.path(""), source))?;
     for entry in entries {
         use fanlog_segment_format::file_name::FileName;
         if let Some(FileName::Checkpoint(number)) = FileName::parse(&entry.name) {

@@ -14,14 +14,12 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering, fence},
     },
     time::Duration,
 };
 
-use fanlog_segment_format::{
-    Epoch, ExchangeId, SegmentId, StoreId, file_name::FileName,
-};
+use fanlog_segment_format::{Epoch, ExchangeId, SegmentId, StoreId, file_name::FileName};
 
 use crate::{
     Config, Error, RecoveryReport, Result,
@@ -362,10 +360,13 @@ impl Core {
     /// A committer found a batch with a loan out: whoever fills the last one tells.
     pub(crate) fn watch_loans(&self) {
         self.loans_watched.store(true, Ordering::Release);
+        fence(Ordering::SeqCst);
     }
 
     /// A publisher filled its loan: a committer that waited for that goes on.
     pub(crate) fn loan_filled(&self) {
+        // Pairs with the fence in `watch_loans`: the loan was given back before this.
+        fence(Ordering::SeqCst);
         if !self.loans_watched.load(Ordering::Acquire) {
             return;
         }

@@ -236,6 +236,7 @@ impl Engine {
     /// # Errors
     ///
     /// [`Error::NotFound`], [`Error::Name`], [`Error::ReadOnly`], [`Error::Closed`].
+    #[expect(clippy::needless_pass_by_value, reason = "options are made for one call")]
     pub fn consume(&self, queue: &str, options: ConsumerOptions) -> Result<Consumer> {
         let core = &self.owner.core;
         core.check_writable()?;
@@ -360,7 +361,8 @@ impl Owner {
             self.drain(timeout);
         }
         core.stop();
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             // A thread that panicked has nothing left to do either.
             drop(thread.join());
@@ -414,9 +416,11 @@ fn lock_error<T>(storage: &dyn Storage, locked: Result<T, LockError>) -> Result<
     })
 }
 
+type Body = fn(&Arc<Core>);
+
 fn start_threads(core: &Arc<Core>) -> Result<Vec<JoinHandle<()>>> {
     let mut threads = Vec::new();
-    let bodies: [(&str, fn(&Arc<Core>)); 3] = [
+    let bodies: [(&str, Body); 3] = [
         ("fanlog-commit", |core| run_committer(core, true)),
         ("fanlog-commit-2", |core| run_committer(core, false)),
         ("fanlog-keeper", run_keeper),

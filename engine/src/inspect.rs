@@ -56,7 +56,7 @@ pub struct QueueView {
     pub consumers: usize,
     /// Every offset below it is durably acked.
     pub ack_floor: Offset,
-    /// Memory of its durable state, in bytes.
+    /// Memory of its ack state, in bytes.
     pub heap_bytes: usize,
 }
 
@@ -120,7 +120,7 @@ pub(crate) fn queue_view(core: &Core, queue: &Queue) -> QueueView {
         unacked,
         consumers,
         ack_floor: state.floor(),
-        heap_bytes: state.heap_bytes(),
+        heap_bytes: state.heap_bytes() + queue.unwritten_heap_bytes(),
     }
 }
 

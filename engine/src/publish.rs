@@ -5,7 +5,6 @@
 
 use std::{
     fmt,
-    future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -98,17 +97,12 @@ impl Publisher {
     /// # Errors
     ///
     /// As [`Publisher::publish`], without [`Error::Full`] and [`Error::OutOfSpace`].
-    pub fn publish_async<'a>(
-        &'a self,
-        message: &'a Message<'a>,
-    ) -> impl Future<Output = Result<Ticket>> + Send + 'a {
-        async move {
-            loop {
-                let space = self.shared.core.append.space_event.listen();
-                match self.append(std::slice::from_ref(message), false, Wait::Never) {
-                    Err(Error::Full { .. } | Error::OutOfSpace { .. }) => space.await,
-                    other => return Ok(self.ticket(other?.0)),
-                }
+    pub async fn publish_async(&self, message: &Message<'_>) -> Result<Ticket> {
+        loop {
+            let space = self.shared.core.append.space_event.listen();
+            match self.append(std::slice::from_ref(message), false, Wait::Never) {
+                Err(Error::Full { .. } | Error::OutOfSpace { .. }) => space.await,
+                other => return Ok(self.ticket(other?.0)),
             }
         }
     }
@@ -302,8 +296,11 @@ impl<'a> Records<'a> {
     ) -> (Placed, bool) {
         let lead = blocking && core.may_lead(&state);
         state.make_room(core.append.pool(), need);
-        let placed =
-            Placed { batch: state.open_number(), first: state.next_offset(), messages: need.messages };
+        let placed = Placed {
+            batch: state.open_number(),
+            first: state.next_offset(),
+            messages: need.messages,
+        };
         let mut loans: Vec<(Loan, &[u8])> = Vec::new();
         let mut payload_bytes = 0;
         for at in 0..self.messages.len() {
@@ -337,7 +334,8 @@ impl<'a> Records<'a> {
         core.stats.published(u64::from(need.messages), payload_bytes);
         if wake {
             core.append.work.notify_one();
-        } else if lent && !lead {
+        }
+        if lent {
             core.loan_filled();
         }
         (placed, lead)
@@ -406,11 +404,9 @@ impl Ticket {
     /// # Errors
     ///
     /// As [`Ticket::wait`].
-    pub fn confirmed(&self) -> impl Future<Output = Result<Confirm>> + Send + '_ {
-        async move {
-            let Some(number) = self.number() else { return self.outcome(Ok(())) };
-            self.outcome(self.shared.core.confirms.wait_async(number).await)
-        }
+    pub async fn confirmed(&self) -> Result<Confirm> {
+        let Some(number) = self.number() else { return self.outcome(Ok(())) };
+        self.outcome(self.shared.core.confirms.wait_async(number).await)
     }
 }
 

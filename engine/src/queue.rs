@@ -148,7 +148,11 @@ impl Queue {
 
     /// Puts the queue on the next commit's list. Returns the commit's number, and whether the list
     /// was empty.
-    fn enlist(self: &Arc<Self>, mut dirty: MutexGuard<'_, Dirty>, list: &DirtyQueues) -> (u64, bool) {
+    fn enlist(
+        self: &Arc<Self>,
+        mut dirty: MutexGuard<'_, Dirty>,
+        list: &DirtyQueues,
+    ) -> (u64, bool) {
         if let Some(commit) = dirty.listed {
             return (commit, false);
         }
@@ -175,6 +179,11 @@ impl Queue {
         if let Some(offset) = dirty.lease.take() {
             Control::DeliveryMark { queue: self.id, offset }.encode(out);
         }
+    }
+
+    /// Heap bytes of the acks that are not in the log yet.
+    pub(crate) fn unwritten_heap_bytes(&self) -> usize {
+        self.dirty().acks.heap_bytes()
     }
 
     /// Acks that are not in the log yet.

@@ -93,7 +93,7 @@ pub struct Histogram {
 }
 
 const STEPS: u64 = 8;
-const BUCKETS: usize = 62 * STEPS as usize;
+const BUCKETS: usize = 62 * 8;
 
 /// Log-linear buckets: eight to each power of two.
 #[derive(Debug)]

@@ -55,6 +55,8 @@ struct State {
     free: VecDeque<FreeFile>,
     filling: Option<Filling>,
     named: Option<Named>,
+    /// The last segment that a file was handed out for: its name is in use.
+    taken: SegmentId,
     next_number: u64,
 }
 
@@ -113,6 +115,7 @@ impl Supply {
         bytes: u64,
     ) -> Result<Arc<dyn StorageFile>> {
         let mut state = self.lock();
+        state.taken = state.taken.max(id);
         if let Some(named) = &state.named
             && named.id == id
             && named.bytes >= bytes
@@ -149,13 +152,9 @@ impl Supply {
             return Ok(true);
         }
         let mut state = self.lock();
-        if let Some(named) = &state.named
-            && named.id < next
-        {
-            // The committer went on without it: its name was taken by another file.
-            state.named = None;
-        }
+        // The committer may have gone on since `next` was read: a name in use is never given again.
         if state.named.is_none()
+            && next > state.taken
             && let Some(free) = state.free.pop_front()
         {
             let file = name_file(core, free, next)?;
@@ -189,10 +188,11 @@ impl Supply {
         let zeros = AlignedBuffer::zeroed(usize::try_from(piece).expect("at most a piece"));
         let name = FileName::Free(filling.free.number).to_string();
         let storage = &*core.storage;
-        filling
-            .file
-            .write_all_at(filling.filled, &zeros, WriteSync::None)
-            .map_err(path_error(storage, FileOp::Write, &name))?;
+        filling.file.write_all_at(filling.filled, &zeros, WriteSync::None).map_err(path_error(
+            storage,
+            FileOp::Write,
+            &name,
+        ))?;
         core.stats.other_written(piece);
         filling.filled += piece;
         let done = filling.filled == filling.free.bytes;
@@ -244,12 +244,17 @@ fn rename(storage: &dyn Storage, from: &str, to: &str) -> Result<()> {
 fn name_file(core: &Core, free: FreeFile, id: SegmentId) -> Result<Arc<dyn StorageFile>> {
     let storage = &*core.storage;
     let from = FileName::Free(free.number).to_string();
-    let file = storage
-        .open(&from, Access::Write, Purpose::Log)
-        .map_err(path_error(storage, FileOp::Open, &from))?;
+    let file = storage.open(&from, Access::Write, Purpose::Log).map_err(path_error(
+        storage,
+        FileOp::Open,
+        &from,
+    ))?;
     let blank = AlignedBuffer::zeroed(SEGMENT_HEADER_BYTES);
-    file.write_all_at(0, &blank, WriteSync::Data)
-        .map_err(path_error(storage, FileOp::Write, &from))?;
+    file.write_all_at(0, &blank, WriteSync::Data).map_err(path_error(
+        storage,
+        FileOp::Write,
+        &from,
+    ))?;
     core.stats.other_written(SEGMENT_HEADER_BYTES as u64);
     rename(storage, &from, &segment_name(id))?;
     Ok(file)
@@ -266,9 +271,8 @@ fn create(core: &Core, name: &str, bytes: u64) -> Result<Arc<dyn StorageFile>> {
 /// Creates a file and reserves its blocks; removes it again where there is no space.
 fn allocate(core: &Core, name: &str, bytes: u64) -> Result<(Arc<dyn StorageFile>, Allocation)> {
     let storage = &*core.storage;
-    let file = storage
-        .create(name, Purpose::Log)
-        .map_err(path_error(storage, FileOp::Create, name))?;
+    let file =
+        storage.create(name, Purpose::Log).map_err(path_error(storage, FileOp::Create, name))?;
     let reserved = file.allocate(bytes).and_then(|how| file.sync().map(|()| how));
     match reserved {
         Ok(how) => Ok((file, how)),

@@ -1,6 +1,6 @@
 //! A message as a line: its bytes, or a JSON object.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use fanlog::{Browsed, Delivery};
 use serde::Serialize;
@@ -13,7 +13,7 @@ use crate::{
 /// What is printed of one message.
 pub(super) struct Line<'a> {
     offset: u64,
-    exchange: Option<&'a str>,
+    exchange: Option<Arc<str>>,
     routing_key: &'a [u8],
     redelivered: Option<bool>,
     published_us: Option<u64>,
@@ -51,11 +51,11 @@ impl<'a> Line<'a> {
         output.bytes(b"\n")
     }
 
-    fn to_json(&self) -> Json<'a> {
+    fn to_json(&self) -> Json<'_> {
         let text = str::from_utf8(self.payload).ok();
         Json {
             offset: self.offset,
-            exchange: self.exchange,
+            exchange: self.exchange.as_deref(),
             routing_key: String::from_utf8_lossy(self.routing_key),
             redelivered: self.redelivered,
             published_us: self.published_us,

@@ -85,6 +85,10 @@ impl OpenBatch {
 
 /// State under the append lock.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, set and cleared alone"
+)]
 pub(crate) struct Appender {
     open: OpenBatch,
     /// Rest of the arena in use: the next batch begins there.
@@ -106,7 +110,9 @@ pub(crate) struct Appender {
     /// When a sync, or a vouching mark, is due.
     pub(crate) idle_due: Option<Duration>,
     /// Committers that sleep until there is work.
-    pub(crate) asleep: u32,
+    asleep: u32,
+    /// Of these, notified and not yet awake.
+    waking: u32,
     /// A publisher is committing by itself; it wakes a committer when it is done.
     pub(crate) leading: bool,
     /// Something must be committed although no message asks for it: a waited ack, a lease.
@@ -175,6 +181,7 @@ impl Append {
                 last_messages: 0,
                 idle_due: None,
                 asleep: 0,
+                waking: 0,
                 leading: false,
                 urgent: false,
                 urgent_sync: false,
@@ -291,13 +298,12 @@ impl Append {
 
 impl Appender {
     fn has_room(&self, need: Need, max: usize) -> bool {
-        self.out_of_space.is_none() && (self.unconfirmed == 0 || self.unconfirmed + need.bytes <= max)
+        self.out_of_space.is_none()
+            && (self.unconfirmed == 0 || self.unconfirmed + need.bytes <= max)
     }
 
     fn full(&self, limit: usize) -> Error {
-        self.out_of_space
-            .clone()
-            .unwrap_or(Error::Full { unconfirmed: self.unconfirmed, limit })
+        self.out_of_space.clone().unwrap_or(Error::Full { unconfirmed: self.unconfirmed, limit })
     }
 
     /// The offset that the next message gets.
@@ -312,7 +318,11 @@ impl Appender {
 
     /// The last batch that anything was placed in.
     pub(crate) fn last_placed(&self) -> Option<u64> {
-        if self.open.is_empty() { self.open.number.0.checked_sub(1) } else { Some(self.open.number.0) }
+        if self.open.is_empty() {
+            self.open.number.0.checked_sub(1)
+        } else {
+            Some(self.open.number.0)
+        }
     }
 
     pub(crate) fn unconfirmed(&self) -> usize {
@@ -322,11 +332,6 @@ impl Appender {
     /// Whether nothing waits to be committed.
     pub(crate) fn is_idle(&self) -> bool {
         self.sealed.is_empty() && self.open.is_empty()
-    }
-
-    /// Bytes that wait to be committed.
-    pub(crate) fn gathered(&self) -> usize {
-        self.gathered
     }
 
     /// Whether a committer that asks now would find a batch to write.
@@ -354,17 +359,47 @@ impl Appender {
         }
     }
 
+    /// Whether a committer that asks is to take something: messages, or what is due.
+    pub(crate) fn wants_commit(&self, alone: bool, now: Duration) -> bool {
+        if alone {
+            return !self.is_idle() || self.urgent || self.due(now);
+        }
+        !self.is_idle() && self.gathered >= GATE_BYTES
+    }
+
+    /// A committer goes to sleep.
+    pub(crate) fn fall_asleep(&mut self) {
+        self.asleep += 1;
+    }
+
+    /// It is awake again, for whatever reason.
+    pub(crate) fn wake_up(&mut self) {
+        self.asleep -= 1;
+        self.waking = self.waking.saturating_sub(1);
+    }
+
+    /// Notes when a sync or a mark is due. Says whether that is sooner than was known.
+    pub(crate) fn set_idle_due(&mut self, due: Option<Duration>) -> bool {
+        let sooner = match (self.idle_due, due) {
+            (None, Some(_)) => true,
+            (Some(before), Some(due)) => due < before,
+            (_, None) => false,
+        };
+        self.idle_due = due;
+        sooner && self.asleep > 0
+    }
+
     /// Whether a sleeping committer should be woken for what was just placed.
     ///
-    /// If so, the caller counts it as awake by this call and notifies it.
+    /// If so, the caller notifies one.
     pub(crate) fn should_wake(&mut self) -> bool {
         let wanted = match self.in_flight {
             0 => !self.leading,
             1 => self.gathered >= GATE_BYTES,
             _ => false,
         };
-        if self.asleep > 0 && wanted && !self.stalled {
-            self.asleep -= 1;
+        if self.asleep > self.waking && wanted && !self.stalled {
+            self.waking += 1;
             return true;
         }
         false
@@ -432,11 +467,6 @@ impl Appender {
         }
     }
 
-    /// Whether a batch that is full waits.
-    pub(crate) fn has_sealed(&self) -> bool {
-        !self.sealed.is_empty()
-    }
-
     /// Takes the oldest sealed batch.
     pub(crate) fn take_sealed(&mut self) -> Option<Taken> {
         self.sealed.pop_front()
@@ -494,13 +524,11 @@ impl Appender {
         self.unconfirmed -= bytes;
     }
 
-    /// Whether a loan of the open batch is still being filled.
-    pub(crate) fn open_is_lent(&self) -> bool {
-        self.open.region.as_ref().is_some_and(Region::lent)
-    }
-
-    /// Whether a loan of the oldest sealed batch is still being filled.
-    pub(crate) fn sealed_is_lent(&self) -> bool {
-        self.sealed.front().is_some_and(|taken| taken.region.lent())
+    /// Whether a loan of the batch that is taken next is still being filled.
+    pub(crate) fn next_is_lent(&self) -> bool {
+        match self.sealed.front() {
+            Some(taken) => taken.region.lent(),
+            None => self.open.region.as_ref().is_some_and(Region::lent),
+        }
     }
 }

@@ -101,6 +101,8 @@ pub(crate) struct Pipeline {
     /// Ack records drained and not in a batch yet, and their commit.
     acks: Vec<u8>,
     acks_commit: Option<u64>,
+    /// The last ack commit that is written but not synced.
+    acks_unsynced: Option<u64>,
     builder: IndexBuilder,
     load: FooterLoad,
     last_batch_at: Duration,
@@ -139,7 +141,11 @@ impl Pipeline {
     ) -> Self {
         let mut load = FooterLoad::default();
         for batch in active.batches() {
-            load.add(batch.messages(), batch.controls.len(), batch.routes().iter().map(|c| c.route));
+            load.add(
+                batch.messages(),
+                batch.controls.len(),
+                batch.routes().iter().map(|c| c.route),
+            );
         }
         Self {
             position: active.log_end(),
@@ -152,6 +158,7 @@ impl Pipeline {
             held: None,
             acks: Vec::new(),
             acks_commit: None,
+            acks_unsynced: None,
             builder: IndexBuilder::default(),
             load,
             last_batch_at: now,
@@ -206,66 +213,56 @@ pub(crate) fn begin(core: &Core, now: Duration) -> Option<Job> {
 
 /// Takes what waits, with the acks that are ready.
 fn take(core: &Core, pipeline: &mut Pipeline, now: Duration) -> Option<Held> {
-    let mut state = core.append.lock();
     let alone = pipeline.in_flight.is_empty();
-    let due = alone && (state.urgent || state.due(now));
-    let gathered = !state.is_idle() && (alone || state.gathered() >= crate::append::GATE_BYTES);
-    if pipeline.in_flight.len() >= IN_FLIGHT_MAX || !(due || gathered) {
+    if pipeline.in_flight.len() >= IN_FLIGHT_MAX || !core.append.lock().wants_commit(alone, now) {
         return None;
     }
-    let lent = if state.has_sealed() { state.sealed_is_lent() } else { state.open_is_lent() };
-    if lent {
-        state.stalled = true;
-        core.watch_loans();
-        return None;
-    }
+    // The append lock is not held: queues are locked while theirs are drained.
     if pipeline.acks.is_empty() && !core.dirty.is_empty() {
-        // The lock is given back: queues are locked while theirs are drained.
-        drop(state);
-        let commit = core.dirty.drain(&mut pipeline.acks);
-        pipeline.acks_commit = Some(commit);
-        state = core.append.lock();
-        state.acks_due = None;
-    } else if pipeline.acks_commit.is_none() && core.dirty.is_empty() {
         pipeline.acks_commit = Some(core.dirty.drain(&mut pipeline.acks));
-        state.acks_due = None;
     }
-    let urgent_sync = state.urgent_sync;
-    let mut taken = match state.take_sealed() {
-        Some(taken) => taken,
-        None => {
-            if state.open_is_lent() {
-                state.stalled = true;
-                core.watch_loans();
-                return None;
-            }
-            if state.is_idle() {
-                state.want_ack_room(pipeline.acks.len());
-            }
-            state.begin_empty(core.append.pool());
-            state.take_open(pipeline.acks.len())?
+    let sync_due = pipeline.due(core).is_some_and(|due| due <= now);
+    let mut state = core.append.lock();
+    state.acks_due = None;
+    if state.next_is_lent() {
+        // Watched first, then looked at again: whoever fills the last one sees the one or the other.
+        core.watch_loans();
+        if state.next_is_lent() {
+            state.stalled = true;
+            return None;
         }
-    };
-    let fits = pipeline.acks.len() <= taken.ack_room();
-    if fits {
+    }
+    let unsynced = state.urgent_sync && pipeline.unsynced_since.is_some();
+    if state.is_idle() && pipeline.acks.is_empty() && !sync_due && !unsynced {
+        // What was hurried for went with an earlier batch.
         state.urgent = false;
         state.urgent_sync = false;
+        return None;
+    }
+    let acks = pipeline.acks.len();
+    let mut taken = if let Some(taken) = state.take_sealed() {
+        taken
     } else {
-        // The batch after this one has room for them.
-        state.want_ack_room(pipeline.acks.len());
-    }
+        if state.is_idle() {
+            state.want_ack_room(acks);
+        }
+        state.begin_empty(core.append.pool());
+        state.take_open(acks)?
+    };
     state.in_flight += 1;
-    drop(state);
-    let sync_due = pipeline.due(core).is_some_and(|due| due <= now);
-    let mut held = Held { sync: taken.sync || sync_due, acks: None, taken };
-    if fits {
-        taken = held.taken;
-        taken.region.extend(pipeline.acks.len()).copy_from_slice(&pipeline.acks);
-        taken.control_bytes += pipeline.acks.len();
-        pipeline.acks.clear();
-        held = Held { sync: held.sync || urgent_sync, acks: pipeline.acks_commit.take(), taken };
+    if acks > taken.ack_room() {
+        // The batch after this one has room for them.
+        state.want_ack_room(acks);
+        return Some(Held { sync: taken.sync || sync_due, acks: None, taken });
     }
-    Some(held)
+    let urgent_sync = std::mem::take(&mut state.urgent_sync);
+    state.urgent = false;
+    drop(state);
+    taken.region.extend(acks).copy_from_slice(&pipeline.acks);
+    taken.control_bytes += acks;
+    pipeline.acks.clear();
+    let sync = taken.sync || sync_due || urgent_sync;
+    Some(Held { sync, acks: pipeline.acks_commit.take(), taken })
 }
 
 impl Pipeline {
@@ -331,8 +328,7 @@ impl Pipeline {
         self.load.add(taken.messages, index.controls.len(), index.routes().iter().map(|c| c.route));
         let frozen: Frozen = taken.region.freeze();
         let position = self.position;
-        let batch =
-            Arc::new(Batch { index: Arc::new(index), bytes: BatchBytes::Appended(frozen) });
+        let batch = Arc::new(Batch { index: Arc::new(index), bytes: BatchBytes::Appended(frozen) });
         self.previous = checksum;
         self.position += total as u64;
         self.last_batch_at = now;
@@ -388,7 +384,8 @@ pub(crate) fn complete(core: &Core, job: &Job, outcome: Result<()>, now: Duratio
     }
     let mut guard = core.pipeline.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(pipeline) = guard.as_mut().filter(|_| core.ended().is_none()) else { return };
-    let written = pipeline.in_flight.iter_mut().find(|batch| batch.batch.index.number == job.number);
+    let written =
+        pipeline.in_flight.iter_mut().find(|batch| batch.batch.index.number == job.number);
     if let Some(batch) = written {
         batch.written = true;
     }
@@ -398,8 +395,12 @@ pub(crate) fn complete(core: &Core, job: &Job, outcome: Result<()>, now: Duratio
         pipeline.finish(core, batch, now, &mut news);
     }
     let due = pipeline.due(core);
-    core.append.lock().idle_due = due;
+    let sooner = core.append.lock().set_idle_due(due);
     drop(guard);
+    if sooner {
+        // Whoever keeps the time measures its sleep anew.
+        core.append.work.notify_all();
+    }
     tell(core, news);
 }
 
@@ -412,8 +413,12 @@ impl Pipeline {
             self.durable = LogPosition { segment: index.segment, position: end };
             self.unsynced_since = None;
             core.stats.durable(index.end_offset());
+            // Acks count once they are durable: those of unsynced batches before, too.
+            news.acks = batch.acks.or(self.acks_unsynced).map(|commit| commit + 1).or(news.acks);
+            self.acks_unsynced = None;
         } else {
             self.unsynced_since.get_or_insert(now);
+            self.acks_unsynced = batch.acks.or(self.acks_unsynced);
         }
         let mut ledger = core.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         let applied = ledger.apply(index, &batch.batch.bytes, batch.checksum, &core.log);
@@ -432,7 +437,6 @@ impl Pipeline {
         core.append.wake_publishers(&state);
         drop(state);
         news.finished = Some(index.number.0 + 1);
-        news.acks = batch.acks.map(|commit| commit + 1).or(news.acks);
         news.batches.push(batch.batch);
     }
 }

@@ -58,7 +58,7 @@ impl Pipeline {
         let file = match core.supply.take(core, id, file_bytes) {
             Ok(file) => file,
             Err(error) if is_out_of_space(&error) => {
-                self.out_of_space(core, id, &error, now);
+                out_of_space(core, id, &error, now);
                 return Ok(false);
             }
             Err(error) => return Err(error),
@@ -109,15 +109,15 @@ impl Pipeline {
         core.stats.durable(core.log.visible());
         Ok(())
     }
+}
 
-    fn out_of_space(&self, core: &Core, id: SegmentId, error: &Error, now: Duration) {
-        let mut state = core.append.lock();
-        state.stalled = true;
-        state.idle_due = Some(now + core.config.ack_delay_max);
-        state.out_of_space = Some(Error::OutOfSpace { segment: id.0, reason: error.to_string() });
-        // Publishers that do not wait are told.
-        core.append.wake_publishers(&state);
-    }
+/// Publishers wait, or are told, until there is room for a segment; it is tried again soon.
+fn out_of_space(core: &Core, id: SegmentId, error: &Error, now: Duration) {
+    let mut state = core.append.lock();
+    state.stalled = true;
+    state.idle_due = Some(now + core.config.ack_delay_max);
+    state.out_of_space = Some(Error::OutOfSpace { segment: id.0, reason: error.to_string() });
+    core.append.wake_publishers(&state);
 }
 
 /// The most control records that the batch can have.

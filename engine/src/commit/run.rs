@@ -30,22 +30,22 @@ pub(crate) fn run_committer(core: &Arc<Core>, keeps_time: bool) {
             continue;
         }
         let mut state = state;
-        state.asleep += 1;
+        state.fall_asleep();
         let due = state.next_due().filter(|_| keeps_time && !state.leading);
-        let state = match due {
+        let mut state = match due {
             // A stall ends by itself when what is in flight completes; the time only bounds it.
             Some(due) => {
                 let left = due.saturating_sub(now).max(core.shortest_sleep());
                 let woken = core.append.work.wait_timeout(state, left);
                 let (mut state, woken) = woken.unwrap_or_else(PoisonError::into_inner);
                 if woken.timed_out() {
-                    state.asleep = state.asleep.saturating_sub(1);
                     state.stalled = false;
                 }
                 state
             }
             None => core.append.work.wait(state).unwrap_or_else(PoisonError::into_inner),
         };
+        state.wake_up();
         drop(state);
     }
 }

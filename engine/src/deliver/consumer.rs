@@ -3,7 +3,6 @@
 use std::{
     collections::VecDeque,
     fmt,
-    future::Future,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -95,7 +94,10 @@ pub(crate) struct ConsumerShared {
 
 impl fmt::Debug for ConsumerShared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Consumer").field("tag", &self.tag).field("queue", &self.queue.name).finish()
+        f.debug_struct("Consumer")
+            .field("tag", &self.tag)
+            .field("queue", &self.queue.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -364,18 +366,16 @@ impl Consumer {
     /// # Errors
     ///
     /// As [`Consumer::try_recv`].
-    pub fn recv_async(&self) -> impl Future<Output = Result<Delivery>> + Send + '_ {
-        async move {
-            loop {
-                if let Some(delivery) = self.try_recv()? {
-                    return Ok(delivery);
-                }
-                let listener = self.shared.event.listen();
-                if let Some(delivery) = self.announce_and_try()? {
-                    return Ok(delivery);
-                }
-                listener.await;
+    pub async fn recv_async(&self) -> Result<Delivery> {
+        loop {
+            if let Some(delivery) = self.try_recv()? {
+                return Ok(delivery);
             }
+            let listener = self.shared.event.listen();
+            if let Some(delivery) = self.announce_and_try()? {
+                return Ok(delivery);
+            }
+            listener.await;
         }
     }
 

@@ -19,6 +19,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use fanlog_segment_format::Offset;
 
+use self::consumer::ConsumerShared;
 pub use self::{
     consumer::{Consumer, Deliveries},
     delivery::{Delivery, DeliveryBatch, DeliveryRef, DeliveryTag, Payload},
@@ -28,7 +29,6 @@ pub(crate) use self::{
     reader::{Fields, Guard, Part, Reader, Ready},
     sleepers::{Sleepers, Waiting},
 };
-use self::consumer::ConsumerShared;
 use crate::{Result, core::Core, queue::Queue};
 
 /// Messages that a lease covers at the most.

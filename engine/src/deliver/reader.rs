@@ -5,10 +5,10 @@ use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 use fanlog_segment_format::{ExchangeId, Offset, record::MessageRecord};
 
 use crate::{
+    Result,
+    core::Core,
     log::view::{Damage, View},
     queue::Queue,
-    core::Core,
-    Result,
 };
 
 /// What deliveries of one queue out of one view share: it keeps the bytes.
@@ -143,16 +143,13 @@ impl Reader {
             if let Some(place) = &mut self.place {
                 while let Some(number) = place.first() {
                     let offset = place.view.offset_of(number);
-                    let acked =
-                        offset < self.acked_end && queue.ledger().acks.contains(offset.0);
-                    if offset >= self.cursor && !acked {
+                    if offset >= self.acked_end || !queue.ledger().acks.contains(offset.0) {
                         return Ok(Some(offset));
                     }
-                    if offset >= self.cursor {
-                        self.cursor = offset.next();
-                        self.after_last = self.after_last.max(offset.0 + 1);
-                    }
-                    place.advance();
+                    let missing = queue.ledger().acks.first_missing(offset.0);
+                    self.cursor = Offset(missing);
+                    self.after_last = missing;
+                    place.skip_to(self.cursor);
                 }
                 self.cursor = self.cursor.max(place.view.end_offset());
                 self.place = None;
@@ -193,12 +190,7 @@ impl Place {
                 lists.push(list);
             }
         }
-        let mut heap = BinaryHeap::new();
-        if lists.len() > 1 {
-            heap.extend(lists.iter().enumerate().map(|(which, list)| {
-                Reverse((view.route_message(list.at, list.nth), which))
-            }));
-        }
+        let heap = heap_of(&view, &lists);
         let copy = core.readers_hold_too_much();
         let guard = Arc::new(Guard::View(view.clone()));
         Self { view, guard, copy, lists, heap }
@@ -209,6 +201,7 @@ impl Place {
         if let Some(Reverse((number, _))) = self.heap.peek() {
             return Some(*number);
         }
+        // One list needs no heap; of several, an empty heap says that all are at their end.
         match self.lists.as_slice() {
             [list] if list.nth < list.messages => Some(self.view.route_message(list.at, list.nth)),
             _ => None,
@@ -230,6 +223,16 @@ impl Place {
         }
     }
 
+    /// Goes on at the first message at or past `offset`.
+    fn skip_to(&mut self, offset: Offset) {
+        for list in &mut self.lists {
+            list.nth = self.view.route_lower_bound(list.at, offset).max(list.nth);
+            list.settle(&self.view);
+        }
+        self.lists.retain(|list| list.nth < list.messages);
+        self.heap = heap_of(&self.view, &self.lists);
+    }
+
     fn resolve(&self, number: u32, offset: Offset, from: u64, redelivered: bool) -> Ready {
         let whole = self.view.bytes();
         let (guard, fields, damage) = match self.view.message(number) {
@@ -239,6 +242,16 @@ impl Place {
         };
         Ready { offset, from, redelivered, guard, fields, damage }
     }
+}
+
+/// The lists by their next message; empty where one alone needs no order.
+fn heap_of(view: &View, lists: &[List]) -> BinaryHeap<Reverse<(u32, usize)>> {
+    if lists.len() < 2 {
+        return BinaryHeap::new();
+    }
+    let next =
+        |(which, list): (usize, &List)| Reverse((view.route_message(list.at, list.nth), which));
+    lists.iter().enumerate().map(next).collect()
 }
 
 /// The record's variable parts, in memory of their own.

@@ -106,14 +106,6 @@ impl AckSet {
         if from <= self.floor { self.floor } else { self.pages.first_missing(from) }
     }
 
-    /// Returns how many offsets from `start` to `end`, exclusive, are acked; all below the floor
-    /// are.
-    pub(crate) fn acked_in(&self, start: u64, end: u64) -> u64 {
-        let below = end.min(self.floor).saturating_sub(start);
-        let start = start.max(self.floor);
-        if start < end { below + self.pages.count(start, end) } else { below }
-    }
-
     /// Returns the maximal acked ranges above the floor, half-open and increasing.
     pub(crate) fn runs(&self) -> impl Iterator<Item = (u64, u64)> {
         self.pages.runs(self.floor)

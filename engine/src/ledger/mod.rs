@@ -30,7 +30,10 @@ use self::{
     ack_set::AckSet,
     queue_ledger::{Amount, QueueLedger},
 };
-use crate::{log::{Log, index::BatchIndex}, queue::Queue};
+use crate::{
+    log::{Log, index::BatchIndex},
+    queue::Queue,
+};
 
 #[derive(Debug)]
 struct Route {
@@ -70,11 +73,7 @@ impl Ledger {
     pub(crate) fn from_checkpoint(checkpoint: &Checkpoint, log: &Log) -> Result<Self, DecodeError> {
         let mut ledger = Self {
             head: checkpoint.head,
-            exchanges: checkpoint
-                .exchanges
-                .iter()
-                .map(|entry| (entry.id, entry.clone()))
-                .collect(),
+            exchanges: checkpoint.exchanges.iter().map(|entry| (entry.id, entry.clone())).collect(),
             groups: HashMap::new(),
             routes: HashMap::new(),
             queues: HashMap::new(),

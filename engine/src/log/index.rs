@@ -4,9 +4,7 @@
 //! segment has its footer this is the only index of the batch; the footer is these, joined.
 
 use fanlog_segment_format::{
-    BatchNumber, Offset, RouteId, SegmentId,
-    footer::FooterBuilder,
-    record::RecordHead,
+    BatchNumber, Offset, RouteId, SegmentId, footer::FooterBuilder, record::RecordHead,
 };
 
 /// Messages of one route in a batch.

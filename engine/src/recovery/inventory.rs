@@ -2,11 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fanlog_segment_format::{
-    SegmentId,
-    checkpoint::Checkpoint,
-    file_name::FileName,
-};
+use fanlog_segment_format::{SegmentId, checkpoint::Checkpoint, file_name::FileName};
 
 use crate::{Error, Result, error::FileOp, storage::Storage, supply::Supply};
 
@@ -26,9 +22,8 @@ pub(crate) struct Inventory {
 
 impl Inventory {
     pub(crate) fn read(storage: &dyn Storage) -> Result<Self> {
-        let entries = storage
-            .list()
-            .map_err(|source| Error::io(FileOp::List, storage.path(""), source))?;
+        let entries =
+            storage.list().map_err(|source| Error::io(FileOp::List, storage.path(""), source))?;
         let mut found = Self::default();
         for entry in entries {
             match FileName::parse(&entry.name).filter(|_| entry.is_file) {
@@ -92,7 +87,5 @@ impl Inventory {
 }
 
 fn remove(storage: &dyn Storage, name: &str) -> Result<()> {
-    storage
-        .remove(name)
-        .map_err(|source| Error::io(FileOp::Remove, storage.path(name), source))
+    storage.remove(name).map_err(|source| Error::io(FileOp::Remove, storage.path(name), source))
 }

@@ -1,10 +1,14 @@
 //! Opening a store after anything: a clean close, a crash, or nothing at all.
 //!
-//! 1. List the directory. 2. Read the newest checkpoint. 3. Check the segments that it lists.
-//! 4. Read the log from there, batch after batch. 5. Where a batch is bad: below the durable
-//! position it is damage, and an error; at or past it, a torn tail, and cut. 6. Sync what was found,
-//! raise the epoch with a new checkpoint. Nothing on disk is changed before step 6, so a crash on the
-//! way changes nothing.
+//! 1. List the directory.
+//! 2. Read the newest checkpoint.
+//! 3. Check the segments that it lists.
+//! 4. Read the log from there, batch after batch.
+//! 5. Where a batch is bad: below the durable position it is damage, and an error; at or past it, a
+//!    torn tail, and cut.
+//! 6. Sync what was found; raise the epoch with a new checkpoint.
+//!
+//! Nothing on disk is changed before step 6, so a crash on the way changes nothing.
 //!
 //! E1. The new epoch is durable before a batch of it is written.
 //! E2. What was found is durable before any of it is delivered.
@@ -17,15 +21,12 @@ mod tail;
 use std::sync::Arc;
 
 use fanlog_segment_format::{
-    Epoch, LogPosition, SegmentId, StoreId,
-    checkpoint::Checkpoint,
-    file_name::FileName,
-    header::SegmentHeader,
-    layout::SEGMENT_HEADER_BYTES,
+    Epoch, LogPosition, SegmentId, StoreId, checkpoint::Checkpoint, file_name::FileName,
+    header::SegmentHeader, layout::SEGMENT_HEADER_BYTES,
 };
 
-use self::{inventory::Inventory, tail::Tail};
 pub use self::report::{Cut, RecoveryReport};
+use self::{inventory::Inventory, tail::Tail};
 use crate::{
     Config, Error, Result,
     append::{ARENA_BYTES, Append, arena::ArenaPool},
@@ -136,8 +137,7 @@ impl Found {
             Some(file) => file,
             None => open_segment(&*self.storage, &active.name, Access::Write)?,
         };
-        let durable =
-            if durable.segment == active.id() { durable } else { active.end_position() };
+        let durable = if durable.segment == active.id() { durable } else { active.end_position() };
         let pipeline = Pipeline::new(active, file, previous, durable, self.clock.now());
         Ok((Some(pipeline), supply, kept))
     }
@@ -274,9 +274,8 @@ fn read_file(storage: &dyn Storage, name: &str) -> Result<Vec<u8>> {
     let mut piece = vec![0; 1 << 20];
     while bytes.len() < length {
         let wanted = piece.len().min(length - bytes.len());
-        let read = file
-            .read_at(bytes.len() as u64, &mut piece[..wanted])
-            .map_err(failed(FileOp::Read))?;
+        let read =
+            file.read_at(bytes.len() as u64, &mut piece[..wanted]).map_err(failed(FileOp::Read))?;
         if read == 0 {
             break;
         }

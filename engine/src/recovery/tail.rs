@@ -111,7 +111,7 @@ impl<'a> Tail<'a> {
         let mut chain = None;
         let mut last: Option<(Arc<Segment>, Stop)> = None;
         for entry in &self.checkpoint.segments {
-            let (header, file) = self.open_listed(entry)?;
+            let header = self.check_listed(entry)?;
             if let (true, Some(end)) = (entry.sealed, entry.end_offset) {
                 self.log.add_segment(Arc::new(Segment::sealed(header, end, entry.file_bytes)));
                 continue;
@@ -120,7 +120,7 @@ impl<'a> Tail<'a> {
             if !follows(&header, chain) {
                 return Err(self.damaged(entry.id, 0, "it does not follow the segment before"));
             }
-            let (segment, stop) = self.scan(header, file, chain, ledger, tables)?;
+            let (segment, stop) = self.scan(header, chain, ledger, tables)?;
             if let Some(end) = entry.end_offset {
                 if chain.offset != end {
                     return Err(self.corrupt(&segment, stop));
@@ -130,16 +130,17 @@ impl<'a> Tail<'a> {
             last = Some((segment, stop));
         }
         let mut chain = chain.unwrap_or_else(|| self.chain_from_head());
-        let mut next = self.checkpoint.segments.last().map_or_else(
-            || self.checkpoint.next_ids.segment.max(1),
-            |entry| entry.covers_to.0 + 1,
-        );
-        while let Some((header, file)) = self.open_next(SegmentId(next), &chain)? {
+        let mut next = self
+            .checkpoint
+            .segments
+            .last()
+            .map_or_else(|| self.checkpoint.next_ids.segment.max(1), |entry| entry.covers_to.0 + 1);
+        while let Some(header) = self.open_next(SegmentId(next), &chain)? {
             if let Some((segment, _)) = last.take() {
                 segment.close(chain.offset);
             }
             self.raise(LogPosition { segment: header.segment, position: 0 }, header.epoch);
-            last = Some(self.scan(header, file, &mut chain, ledger, tables)?);
+            last = Some(self.scan(header, &mut chain, ledger, tables)?);
             next += 1;
         }
         if let Some((segment, stop)) = last {
@@ -169,10 +170,7 @@ impl<'a> Tail<'a> {
     }
 
     /// A segment that the checkpoint lists: there, whole, and the one it should be.
-    fn open_listed(
-        &self,
-        entry: &SegmentEntry,
-    ) -> Result<(SegmentHeader, Option<Arc<dyn StorageFile>>)> {
+    fn check_listed(&self, entry: &SegmentEntry) -> Result<SegmentHeader> {
         let Some(&bytes) = self.inventory.segments.get(&entry.id) else {
             return Err(self.damaged(entry.id, 0, "the file is missing"));
         };
@@ -202,15 +200,11 @@ impl<'a> Tail<'a> {
             );
             return Err(self.damaged(entry.id, 0, &problem));
         }
-        Ok((header, (!entry.sealed).then_some(file)))
+        Ok(header)
     }
 
     /// The segment after the last, if it was begun.
-    fn open_next(
-        &self,
-        id: SegmentId,
-        chain: &Chain,
-    ) -> Result<Option<(SegmentHeader, Option<Arc<dyn StorageFile>>)>> {
+    fn open_next(&self, id: SegmentId, chain: &Chain) -> Result<Option<SegmentHeader>> {
         let Some(&bytes) = self.inventory.segments.get(&id) else { return Ok(None) };
         if bytes < SEGMENT_HEADER_BYTES as u64 {
             return Ok(None);
@@ -220,14 +214,13 @@ impl<'a> Tail<'a> {
         let block = read_block(self.storage, &name, &*file)?;
         let Ok(header) = SegmentHeader::decode(&block) else { return Ok(None) };
         let own = header.store == self.checkpoint.store && header.segment == id;
-        Ok((own && follows(&header, chain)).then_some((header, Some(file))))
+        Ok((own && follows(&header, chain)).then_some(header))
     }
 
     /// Reads the batches of one segment, indexing all and applying those behind the checkpoint.
     fn scan(
         &mut self,
         header: SegmentHeader,
-        file: Option<Arc<dyn StorageFile>>,
         chain: &mut Chain,
         ledger: &mut Ledger,
         tables: &mut Tables,
@@ -235,7 +228,6 @@ impl<'a> Tail<'a> {
         let name = FileName::Segment(header.segment).to_string();
         // Appending goes on through this handle, so it is opened for writing; nothing is written
         // before recovery is done.
-        drop(file);
         let access = if self.read_only { Access::Read } else { Access::Write };
         let file = open_segment(self.storage, &name, access)?;
         let segment = Arc::new(Segment::open(header, Arc::clone(&file)));
@@ -346,9 +338,8 @@ impl<'a> Tail<'a> {
         bytes: usize,
     ) -> Result<AlignedBuffer> {
         let mut buffer = AlignedBuffer::zeroed(bytes);
-        file.read_exact_at(position, &mut buffer).map_err(|source| {
-            Error::io(FileOp::Read, self.storage.path(&segment.name), source)
-        })?;
+        file.read_exact_at(position, &mut buffer)
+            .map_err(|source| Error::io(FileOp::Read, self.storage.path(&segment.name), source))?;
         self.read_bytes += bytes as u64;
         Ok(buffer)
     }

@@ -38,8 +38,10 @@ impl RouteCache {
 
 /// FNV-1a over both names: spreads keys over the slots, nothing more.
 fn slot(exchange: &str, key: &str) -> usize {
-    let hash = exchange.bytes().chain([0]).chain(key.bytes()).fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
+    let hash = exchange
+        .bytes()
+        .chain([0])
+        .chain(key.bytes())
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     (hash >> 16 ^ hash) as usize % SLOTS
 }

@@ -162,7 +162,8 @@ impl Tables {
     fn insert_exchange(&mut self, id: ExchangeId, name: &str, kind: ExchangeKind) {
         let name: Arc<str> = name.into();
         self.exchange_names.insert(id, Arc::clone(&name));
-        self.exchanges.insert(name, Exchange { id, kind, groups: std::collections::HashMap::new() });
+        self.exchanges
+            .insert(name, Exchange { id, kind, groups: std::collections::HashMap::new() });
     }
 
     fn delete_exchange(&mut self, name: &str, records: &mut Records<'_>) -> Result<()> {
@@ -312,7 +313,12 @@ impl Tables {
         Ok(tables)
     }
 
-    fn recover_exchange(&mut self, id: ExchangeId, name: &str, code: u8) -> Result<(), DecodeError> {
+    fn recover_exchange(
+        &mut self,
+        id: ExchangeId,
+        name: &str,
+        code: u8,
+    ) -> Result<(), DecodeError> {
         let kind = ExchangeKind::from_code(code).ok_or_else(|| unknown_kind(code))?;
         self.insert_exchange(id, name, kind);
         self.next.exchange = self.next.exchange.max(id.0 + 1);

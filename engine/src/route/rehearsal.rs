@@ -20,12 +20,7 @@ pub(super) struct Rehearsal<'t, 'c> {
 
 impl<'t, 'c> Rehearsal<'t, 'c> {
     pub(super) fn new(tables: &'t Tables) -> Self {
-        Self {
-            tables,
-            exchanges: HashMap::new(),
-            queues: HashMap::new(),
-            bindings: HashMap::new(),
-        }
+        Self { tables, exchanges: HashMap::new(), queues: HashMap::new(), bindings: HashMap::new() }
     }
 
     pub(super) fn check_all(mut self, changes: &[Change<'c>]) -> Result<()> {

@@ -91,23 +91,6 @@ impl Bitmap {
         self.words[position / 64] >> (position % 64) & 1 == 1
     }
 
-    /// Acked offsets of the range.
-    pub(super) fn count(&self, start: usize, end: usize) -> usize {
-        if start >= end {
-            return 0;
-        }
-        if (start, end) == (0, PAGE) {
-            return self.acked();
-        }
-        let (first, last) = (start / 64, (end - 1) / 64);
-        let masked = |at: usize| {
-            let low = if at == first { mask_from(start) } else { u64::MAX };
-            let high = if at == last { mask_to(end) } else { u64::MAX };
-            (self.words[at] & low & high).count_ones() as usize
-        };
-        (first..=last).map(masked).sum()
-    }
-
     /// The first missing position at or after `from`, or [`PAGE`].
     #[inline]
     pub(super) fn first_missing(&self, from: usize) -> usize {

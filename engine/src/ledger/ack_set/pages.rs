@@ -67,16 +67,6 @@ impl<const FRESH_WORDS: usize> Pages<FRESH_WORDS> {
         from
     }
 
-    /// How many offsets of the range are held.
-    pub(super) fn count(&self, start: u64, end: u64) -> u64 {
-        let place = self.directory.locate(start).unwrap_or_default();
-        let stretches = self.directory.iter_from(place);
-        stretches
-            .take_while(|stretch| stretch.start() < end)
-            .map(|stretch| stretch.count(start, end))
-            .sum()
-    }
-
     /// The maximal runs at and above `floor`, increasing.
     pub(super) fn runs(&self, floor: u64) -> impl Iterator<Item = (u64, u64)> {
         let parts = self.directory.iter().flat_map(Stretch::runs);

@@ -103,25 +103,6 @@ impl Stretch {
         }
     }
 
-    /// How many offsets of the range it holds.
-    pub(super) fn count(&self, start: u64, end: u64) -> u64 {
-        match self {
-            Self::Run { start: run_start, end: run_end } => {
-                end.min(*run_end).saturating_sub(start.max(*run_start))
-            }
-            Self::List { page, list } => {
-                let (from, to) = (position_in(*page, start), position_in(*page, end));
-                let shared = |(start, end): (usize, usize)| {
-                    end.min(to).saturating_sub(start.max(from)) as u64
-                };
-                list.runs().map(shared).sum()
-            }
-            Self::Bits { page, bitmap } => {
-                bitmap.count(position_in(*page, start), position_in(*page, end)) as u64
-            }
-        }
-    }
-
     /// Its runs, increasing.
     pub(super) fn runs(&self) -> StretchRuns<'_> {
         match self {

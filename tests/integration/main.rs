@@ -1,0 +1,25 @@
+//! The engine as its users see it: every promise of the public interface, one test each.
+//!
+//! Most tests run on a disk in memory with a clock that is set by hand, stepped in one thread, so
+//! that they are exact. Where threads, the file system or other processes are the point, they are
+//! real, and every wait ends by an event or fails by a time-out.
+
+#![expect(clippy::unwrap_used, reason = "a test that fails should panic")]
+
+mod ack;
+mod backend;
+mod close;
+mod damage;
+mod deliver;
+mod futures;
+mod gate;
+mod limits;
+mod lock;
+mod publish;
+mod read_only;
+mod reclaim;
+mod redelivery;
+mod requeue;
+mod stats;
+mod support;
+mod topology;

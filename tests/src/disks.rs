@@ -1,0 +1,188 @@
+//! Disks in memory with habits that the plain one does not have.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use fanlog::storage::{
+    Access, Allocation, Backend, Entry, LockError, Map, Purpose, Storage, StorageFile, StorageLock,
+    WriteSync,
+};
+
+use crate::random::mix;
+
+/// A storage whose blocks have to be filled with zeros, and whose writes to segments may meet.
+#[derive(Debug, Clone)]
+pub struct Habits {
+    inner: Arc<dyn Storage>,
+    unwritten: bool,
+    meeting: Option<Arc<Meeting>>,
+}
+
+impl Habits {
+    /// Wraps `inner`. `unwritten`: reserved blocks have to be written before they are fast.
+    pub fn new(inner: Arc<dyn Storage>, unwritten: bool) -> Self {
+        Self { inner, unwritten, meeting: None }
+    }
+
+    /// The same, with writes of batches that meet in `meeting`.
+    pub fn meeting(self, meeting: Arc<Meeting>) -> Self {
+        Self { meeting: Some(meeting), ..self }
+    }
+
+    fn file(&self, name: &str, inner: Arc<dyn StorageFile>) -> Arc<dyn StorageFile> {
+        let log = name.ends_with(".seg") || name.starts_with("free-");
+        let meeting = self.meeting.clone().filter(|_| log);
+        Arc::new(HabitFile { inner, unwritten: self.unwritten, meeting })
+    }
+}
+
+impl Storage for Habits {
+    fn path(&self, name: &str) -> PathBuf {
+        self.inner.path(name)
+    }
+
+    fn backend(&self) -> Backend {
+        self.inner.backend()
+    }
+
+    fn list(&self) -> io::Result<Vec<Entry>> {
+        self.inner.list()
+    }
+
+    fn create(&self, name: &str, purpose: Purpose) -> io::Result<Arc<dyn StorageFile>> {
+        Ok(self.file(name, self.inner.create(name, purpose)?))
+    }
+
+    fn open(
+        &self,
+        name: &str,
+        access: Access,
+        purpose: Purpose,
+    ) -> io::Result<Arc<dyn StorageFile>> {
+        Ok(self.file(name, self.inner.open(name, access, purpose)?))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.inner.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.inner.remove(name)
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        self.inner.sync_directory()
+    }
+
+    fn lock(&self, name: &str) -> Result<StorageLock, LockError> {
+        self.inner.lock(name)
+    }
+
+    fn lock_read_only(&self, name: &str) -> Result<Option<StorageLock>, LockError> {
+        self.inner.lock_read_only(name)
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.inner.free_bytes()
+    }
+}
+
+#[derive(Debug)]
+struct HabitFile {
+    inner: Arc<dyn StorageFile>,
+    unwritten: bool,
+    meeting: Option<Arc<Meeting>>,
+}
+
+impl StorageFile for HabitFile {
+    fn write_at(&self, position: u64, bytes: &[u8], sync: WriteSync) -> io::Result<usize> {
+        match &self.meeting {
+            Some(meeting) if position > 0 => {
+                meeting.hold(|| self.inner.write_at(position, bytes, sync))
+            }
+            _ => self.inner.write_at(position, bytes, sync),
+        }
+    }
+
+    fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.inner.read_at(position, buffer)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.inner.sync()
+    }
+
+    fn bytes(&self) -> io::Result<u64> {
+        self.inner.bytes()
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<Allocation> {
+        let how = self.inner.allocate(bytes)?;
+        Ok(if self.unwritten { Allocation::Unwritten } else { how })
+    }
+
+    fn map(&self) -> io::Result<Map> {
+        self.inner.map()
+    }
+
+    fn block_bytes(&self) -> usize {
+        self.inner.block_bytes()
+    }
+}
+
+/// Lets a write wait a moment for another one, so that two are under way at once, and lets the
+/// later one go first in half of the cases.
+///
+/// Memory is so fast that they would hardly ever meet by themselves. The wait is a nudge, not a
+/// condition: it ends by itself.
+#[derive(Debug, Default)]
+pub struct Meeting {
+    inside: Mutex<usize>,
+    changed: Condvar,
+    most: AtomicUsize,
+    swapped: AtomicUsize,
+    writes: AtomicUsize,
+}
+
+const PATIENCE: Duration = Duration::from_micros(600);
+
+impl Meeting {
+    /// The most writes that were under way at once.
+    pub fn most(&self) -> usize {
+        self.most.load(Ordering::Relaxed)
+    }
+
+    /// How often a later write went before an earlier one.
+    pub fn swapped(&self) -> usize {
+        self.swapped.load(Ordering::Relaxed)
+    }
+
+    fn hold<T>(&self, write: impl FnOnce() -> T) -> T {
+        let number = self.writes.fetch_add(1, Ordering::Relaxed);
+        let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        *inside += 1;
+        self.most.fetch_max(*inside, Ordering::Relaxed);
+        self.changed.notify_all();
+        if *inside == 1 {
+            let woken = self.changed.wait_timeout_while(inside, PATIENCE, |inside| *inside < 2);
+            inside = woken.unwrap_or_else(PoisonError::into_inner).0;
+            if *inside > 1 && mix(number as u64).is_multiple_of(2) {
+                let woken = self.changed.wait_timeout_while(inside, 50 * PATIENCE, |inside| {
+                    *inside > 1
+                });
+                inside = woken.unwrap_or_else(PoisonError::into_inner).0;
+                self.swapped.fetch_add(usize::from(*inside == 1), Ordering::Relaxed);
+            }
+        }
+        drop(inside);
+        let outcome = write();
+        let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        *inside -= 1;
+        self.changed.notify_all();
+        drop(inside);
+        outcome
+    }
+}

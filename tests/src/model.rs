@@ -1,0 +1,219 @@
+//! The reference: what a store has to hold, kept in plain maps.
+//!
+//! Knows every message that was ever offered, what became of it, and for each queue which messages
+//! were routed to it and whether they were acked. It never looks at the engine.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use fanlog::ExchangeKind;
+
+use crate::random::mix;
+
+/// Number of a message: its place among all that were offered, which its payload begins with.
+pub type Id = usize;
+
+/// Number of a queue: its place among all that ever were. One declared again is another one.
+pub type QueueId = usize;
+
+/// What became of a message that was offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Appended, its outcome not known: it may be stored or not.
+    Pending,
+    /// Confirmed, at this offset.
+    Confirmed(u64),
+    /// Refused, or gone with a crash: it must never be seen.
+    Lost,
+}
+
+/// A message that was offered.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    /// The exchange that it was published to.
+    pub exchange: Arc<str>,
+    /// Its routing key.
+    pub key: Arc<str>,
+    /// The size of its payload.
+    pub bytes: usize,
+    /// Confirmed once the kernel has it.
+    pub buffered: bool,
+    /// What became of it.
+    pub fate: Fate,
+    /// The queues that it was routed to.
+    pub queues: Vec<QueueId>,
+}
+
+/// How far a message is acked in one queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acked {
+    /// Not at all: it must come.
+    No,
+    /// Nobody waited for the ack: it must not come before a crash, and may come after one.
+    Asked,
+    /// Durably: it must never come again.
+    Durable,
+}
+
+/// A message in one queue.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    /// How far it is acked.
+    pub acked: Acked,
+    /// A consumer had it: when it comes again, it is flagged.
+    pub handed_out: bool,
+    /// A consumer has it.
+    pub in_hands: bool,
+}
+
+/// A queue, deleted or not.
+#[derive(Debug, Clone)]
+pub struct QueueModel {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What was routed to it, in the order of publishing.
+    pub entries: BTreeMap<Id, Entry>,
+}
+
+/// Exchanges, queues and bindings.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Topology {
+    /// Exchanges by name, but for the default one. `true` stands for fanout.
+    pub exchanges: BTreeMap<String, bool>,
+    /// Queues by name.
+    pub queues: BTreeMap<String, QueueId>,
+    /// Queue, exchange, routing key.
+    pub bindings: BTreeSet<(String, String, String)>,
+}
+
+impl Topology {
+    /// The queues that a message goes to, each once; `None` if there is no such exchange.
+    pub fn route(&self, exchange: &str, key: &str) -> Option<Vec<QueueId>> {
+        if exchange.is_empty() {
+            return Some(self.queues.get(key).copied().into_iter().collect());
+        }
+        let fanout = *self.exchanges.get(exchange)?;
+        let matches = self
+            .bindings
+            .iter()
+            .filter(|(_, of, by)| of == exchange && (fanout || by == key))
+            .map(|(queue, _, _)| self.queues[queue]);
+        Some(matches.collect::<BTreeSet<_>>().into_iter().collect())
+    }
+
+    /// The same without a queue and its bindings.
+    pub fn without_queue(&self, name: &str) -> Self {
+        let mut next = self.clone();
+        next.queues.remove(name);
+        next.bindings.retain(|(queue, _, _)| queue != name);
+        next
+    }
+
+    /// The same without an exchange and its bindings.
+    pub fn without_exchange(&self, name: &str) -> Self {
+        let mut next = self.clone();
+        next.exchanges.remove(name);
+        next.bindings.retain(|(_, exchange, _)| exchange != name);
+        next
+    }
+}
+
+/// All that a store has to hold, and all that it must not.
+#[derive(Debug, Clone, Default)]
+pub struct Model {
+    /// Every message that was ever offered.
+    pub sent: Vec<Sent>,
+    /// Every queue that ever was.
+    pub queues: Vec<QueueModel>,
+    /// The topology as far as it is confirmed.
+    pub topology: Topology,
+    /// What it is if the change under way takes place after all.
+    pub doubtful: Option<Topology>,
+    /// An exchange was deleted: the name of a message's exchange may be forgotten.
+    pub exchange_deleted: bool,
+}
+
+impl Model {
+    /// Makes room for a queue that is about to be declared.
+    pub fn new_queue(&mut self, name: &str) -> QueueId {
+        self.queues.push(QueueModel { name: name.into(), entries: BTreeMap::new() });
+        self.queues.len() - 1
+    }
+
+    /// Notes a message that is about to be published, and returns its number.
+    pub fn offer(&mut self, exchange: &str, key: &str, bytes: usize, buffered: bool) -> Id {
+        let queues = self.topology.route(exchange, key).unwrap_or_default();
+        self.sent.push(Sent {
+            exchange: exchange.into(),
+            key: key.into(),
+            bytes,
+            buffered,
+            fate: Fate::Lost,
+            queues,
+        });
+        self.sent.len() - 1
+    }
+
+    /// Notes that a message was appended: from now on it may be stored.
+    pub fn appended(&mut self, id: Id) {
+        self.sent[id].fate = Fate::Pending;
+        for queue in self.sent[id].queues.clone() {
+            let entry = Entry { acked: Acked::No, handed_out: false, in_hands: false };
+            self.queues[queue].entries.insert(id, entry);
+        }
+    }
+
+    /// Notes that a message is gone.
+    pub fn lost(&mut self, id: Id) {
+        self.sent[id].fate = Fate::Lost;
+        for queue in self.sent[id].queues.clone() {
+            self.queues[queue].entries.remove(&id);
+        }
+    }
+
+    /// What a queue has to hand out, in order: neither acked nor about to be.
+    pub fn outstanding(&self, queue: QueueId) -> Vec<Id> {
+        let entries = &self.queues[queue].entries;
+        entries.iter().filter(|(_, entry)| entry.acked == Acked::No).map(|(id, _)| *id).collect()
+    }
+
+    /// The payload of a message.
+    pub fn payload(&self, id: Id) -> Vec<u8> {
+        payload(id, self.sent[id].bytes)
+    }
+
+    /// Which message these bytes are.
+    ///
+    /// # Errors
+    ///
+    /// If they are none's.
+    pub fn recognise(&self, bytes: &[u8]) -> Result<Id, String> {
+        let start = bytes.first_chunk::<8>().ok_or("a payload is too short to be anyone's")?;
+        let id = usize::try_from(u64::from_le_bytes(*start)).unwrap_or(usize::MAX);
+        if self.sent.get(id).is_none_or(|sent| sent.bytes != bytes.len()) {
+            return Err(format!("a payload of {} bytes was never published", bytes.len()));
+        }
+        if self.payload(id) != bytes {
+            return Err(format!("message {id} has wrong bytes"));
+        }
+        Ok(id)
+    }
+}
+
+/// The bytes of message `id`: its number, then noise that only it has. At least 8 bytes.
+pub fn payload(id: Id, bytes: usize) -> Vec<u8> {
+    let mut made = Vec::with_capacity(bytes + 8);
+    made.extend_from_slice(&(id as u64).to_le_bytes());
+    let mut word = mix(id as u64 + 1);
+    while made.len() < bytes {
+        made.extend_from_slice(&word.to_le_bytes());
+        word = mix(word.wrapping_add(1));
+    }
+    made.truncate(bytes.max(8));
+    made
+}
+
+/// The kind that stands behind a model's flag.
+pub fn kind(fanout: bool) -> ExchangeKind {
+    if fanout { ExchangeKind::Fanout } else { ExchangeKind::Direct }
+}
