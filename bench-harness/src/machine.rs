@@ -21,6 +21,8 @@ pub struct Machine {
     pub mount_options: String,
     /// Block device, with its cache and block sizes where they are to be had.
     pub device: String,
+    /// Processes that wanted to run in the last minute, on average, when the run began.
+    pub load_1m: f64,
     /// Compiler found in the path, or the version that the package asks for.
     pub rust: String,
 }
@@ -37,6 +39,7 @@ impl Machine {
                 .map_or(0, |kib| kib / 1024),
             kernel: kernel(),
             device: mount.device_text(),
+            load_1m: load_1m(),
             file_system: mount.file_system,
             mount_options: mount.options,
             rust: rust(),
@@ -46,9 +49,10 @@ impl Machine {
     /// One line for people.
     pub fn line(&self) -> String {
         format!(
-            "{}, {} cores, {} MiB, {}, {} on {}, {}",
+            "{}, {} cores (load {:.1}), {} MiB, {}, {} on {}, {}",
             self.cpu,
             self.cores,
+            self.load_1m,
             self.memory_mib,
             self.kernel,
             self.file_system,
@@ -126,6 +130,11 @@ fn line_after(path: &str, key: &str) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     let line = text.lines().find(|line| line.starts_with(key))?;
     Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+fn load_1m() -> f64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0)
 }
 
 fn kernel() -> String {

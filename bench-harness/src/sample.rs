@@ -129,6 +129,15 @@ pub fn short(figure: f64) -> String {
     }
 }
 
+/// A time given in microseconds, with the unit that suits it.
+pub fn short_time(us: f64) -> String {
+    match us {
+        us if us >= 1e6 => format!("{} s", short(us / 1e6)),
+        us if us >= 1e3 => format!("{} ms", short(us / 1e3)),
+        us => format!("{} us", short(us)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -23,6 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let worker = |name: &str, consumer: &Consumer| -> fanlog::Result<()> {
         let (mut done, mut again) = (0, 0);
         while let Some(job) = consumer.recv_timeout(Duration::from_millis(200))? {
+            thread::sleep(Duration::from_millis(1)); // the work
             done += 1;
             again += u32::from(job.redelivered());
             job.ack()?;
@@ -33,10 +34,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let names = ["ann", "bob", "eve"];
     let consumers = names.map(|_| engine.consume("jobs", ConsumerOptions::prefetch(16)));
     thread::scope(|scope| {
-        for (name, consumer) in names.into_iter().zip(consumers) {
-            scope.spawn(move || worker(name, &consumer?));
-        }
-    });
-    println!("left: {}", engine.queue("jobs")?.messages);
+        let start = |(name, consumer)| scope.spawn(move || worker(name, &consumer?));
+        let workers: Vec<_> = names.into_iter().zip(consumers).map(start).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().expect("no panic"))
+    })?;
     Ok(())
 }

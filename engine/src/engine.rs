@@ -389,7 +389,8 @@ impl Owner {
         let left = || deadline.map(|deadline| deadline.saturating_duration_since(instant_now()));
         let commit = core.dirty.pending();
         core.hurry(true);
-        if let Some(last) = core.append.lock().last_placed() {
+        let last = core.append.lock().last_placed();
+        if let Some(last) = last {
             // Its outcome is in the report: what is not confirmed now counts as unconfirmed.
             drop(core.wait_for(&core.confirms, last, left()));
         }

@@ -30,6 +30,8 @@ pub enum Fate {
 /// A message that was offered.
 #[derive(Debug, Clone)]
 pub struct Sent {
+    /// Who published it: messages of one publisher are numbered, and stored, in one order.
+    pub publisher: usize,
     /// The exchange that it was published to.
     pub exchange: Arc<str>,
     /// Its routing key.
@@ -144,6 +146,7 @@ impl Model {
     pub fn offer(&mut self, exchange: &str, key: &str, bytes: usize, buffered: bool) -> Id {
         let queues = self.topology.route(exchange, key).unwrap_or_default();
         self.sent.push(Sent {
+            publisher: 0,
             exchange: exchange.into(),
             key: key.into(),
             bytes,

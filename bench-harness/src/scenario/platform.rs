@@ -18,8 +18,10 @@ use super::{
 };
 use crate::payload::{self, Fields};
 
-/// Messages in one batch, and rows in one transaction.
+/// Most messages that are worked on together: rows in one transaction.
 const BATCH: usize = 1_000;
+/// A consumer with a backlog takes more until it has so many.
+const BATCH_WANTED: usize = 500;
 /// Messages that a consumer may hold unacked.
 const PREFETCH: u32 = 2_000;
 /// How long a consumer waits for messages before it looks whether it is to stop.
@@ -71,8 +73,8 @@ impl Member<'_> {
         let mut results = Vec::with_capacity(BATCH);
         let mut last: Option<Ack> = None;
         loop {
-            let batch = consumer.recv_batch(BATCH, WAIT)?;
-            if batch.is_empty() {
+            let batches = receive(&consumer)?;
+            if batches.is_empty() {
                 if self.shared.stopping.load(Ordering::Acquire) {
                     if let Some(ack) = last {
                         ack.wait()?;
@@ -83,22 +85,26 @@ impl Member<'_> {
             }
             let drop_now = &self.shared.drops[usize::from(self.queue)];
             if self.number == 0 && drop_now.swap(false, Ordering::AcqRel) {
-                self.report_held(&batch)?;
+                self.report_held(&batches)?;
                 drop(consumer);
-                drop(batch);
+                drop(batches);
                 return Ok(false);
             }
-            last = Some(self.settle(batch, &mut results)?);
+            last = self.settle(batches, &mut results)?;
         }
     }
 
     /// Checks, works, reports, acks.
-    fn settle(&self, batch: DeliveryBatch, results: &mut Vec<Fields>) -> anyhow::Result<Ack> {
+    fn settle(
+        &self,
+        batches: Vec<DeliveryBatch>,
+        results: &mut Vec<Fields>,
+    ) -> anyhow::Result<Option<Ack>> {
         let now_us = wall_us();
         let mut seen = Frame::of(Kind::Seen, self.queue, self.number);
         let mut alerts = Frame::of(Kind::Alerts, self.queue, self.number);
         results.clear();
-        for delivery in batch.iter() {
+        for delivery in batches.iter().flat_map(DeliveryBatch::iter) {
             let payload = delivery.payload();
             let fields = Fields::parse(payload);
             let number = fields.map_or(u64::MAX, |fields| fields.number);
@@ -126,15 +132,35 @@ impl Member<'_> {
         } else {
             self.shared.outbox.send(&[&seen, &alerts])?;
         }
-        Ok(batch.ack()?)
+        let mut last = None;
+        for batch in batches {
+            last = Some(batch.ack()?);
+        }
+        Ok(last)
     }
 
-    fn report_held(&self, batch: &DeliveryBatch) -> anyhow::Result<()> {
+    fn report_held(&self, batches: &[DeliveryBatch]) -> anyhow::Result<()> {
         let mut held = Frame::of(Kind::Held, self.queue, self.number);
-        for delivery in batch.iter() {
+        for delivery in batches.iter().flat_map(DeliveryBatch::iter) {
             let fields = Fields::parse(delivery.payload());
             held.put_number(fields.map_or(u64::MAX, |fields| fields.number));
         }
         Ok(self.shared.outbox.send(&[&held])?)
     }
+}
+
+/// Waits a little for messages, then takes more as long as there are some and too few were taken.
+fn receive(consumer: &Consumer) -> anyhow::Result<Vec<DeliveryBatch>> {
+    let mut batches = Vec::new();
+    let (mut taken, mut wait) = (0, WAIT);
+    while taken < BATCH_WANTED {
+        let batch = consumer.recv_batch(BATCH - taken, wait)?;
+        if batch.is_empty() {
+            break;
+        }
+        taken += batch.len();
+        wait = Duration::ZERO;
+        batches.push(batch);
+    }
+    Ok(batches)
 }

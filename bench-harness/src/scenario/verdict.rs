@@ -9,7 +9,7 @@ use crate::{
     machine::Machine,
     payload,
     report::{Cell, Report},
-    sample::{Latencies, Spread, as_f64, as_u64, per_second, ratio, short},
+    sample::{Latencies, Spread, as_f64, as_u64, per_second, ratio, short, short_time},
 };
 
 /// Which queue belongs to the monitor platform.
@@ -138,11 +138,11 @@ fn rows(options: &Options, outcome: &Outcome) -> Vec<(String, String)> {
     row("messages confirmed", judge.confirmed().to_string());
     row("confirmed messages per second", short(outcome.confirmed_per_s()));
     row("deliveries per second, all queues", short(outcome.delivered_per_s()));
-    row("confirm p50 / p99 / p999, us", percentiles(&judge.confirm));
-    row("publish to deliver p50 / p99 / p999, us", percentiles(&judge.deliver));
+    row("confirm p50 / p99 / p999", percentiles(&judge.confirm));
+    row("publish to deliver p50 / p99 / p999", percentiles(&judge.deliver));
     let paced = format!("at {}/s without backlog", options.paced_rate);
-    row(&format!("confirm {paced}, us"), percentiles(&judge.confirm_paced));
-    row(&format!("publish to deliver {paced}, us"), percentiles(&judge.deliver_paced));
+    row(&format!("confirm {paced}"), percentiles(&judge.confirm_paced));
+    row(&format!("publish to deliver {paced}"), percentiles(&judge.deliver_paced));
     for (queue, name) in QUEUES.iter().enumerate() {
         let shares = judge.shares(queue);
         let shares: Vec<String> = shares.iter().map(|s| format!("{:.1} %", s * 100.0)).collect();
@@ -164,7 +164,7 @@ fn rows(options: &Options, outcome: &Outcome) -> Vec<(String, String)> {
         row("confirmed when killed", outcome.confirmed_at_kill.to_string());
         let restart = short(restart.as_secs_f64() * 1e3);
         row("kill to open again (open alone), ms", format!("{restart} ({})", short(ready.open_ms)));
-        row("stored without a confirm that came through", outcome.in_doubt_but_stored.to_string());
+        row("seen before the kill without a confirm", outcome.in_doubt_but_stored.to_string());
     }
     row("numbers stored twice", judge.stored_twice.len().to_string());
     row("redelivered", sum(|queue| judge.queues[queue].redelivered).to_string());
@@ -184,7 +184,7 @@ fn rows(options: &Options, outcome: &Outcome) -> Vec<(String, String)> {
 }
 
 fn percentiles(latencies: &Latencies) -> String {
-    let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|quantile| short(latencies.us(quantile)));
+    let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|quantile| short_time(latencies.us(quantile)));
     format!("{p50} / {p99} / {p999}")
 }
 

@@ -16,6 +16,7 @@ use crate::{
     load::{self, Load, Outcome},
     machine::Machine,
     place::{Common, Place},
+    process::CpuMeter,
     report::{Cell, Report},
     sample::{Spread, as_count, as_f64, as_u64, mib, per_second, ratio, short},
     store,
@@ -58,6 +59,8 @@ struct Sample {
     batches: u64,
     written: u64,
     prepared: u64,
+    /// Share of the processors that others used meanwhile.
+    others: f64,
 }
 
 /// One cell of the grid and its rounds.
@@ -115,6 +118,7 @@ fn measure(
             let prepared = store::renew(engine, options.segments_ahead)?;
             let figures = floor.round(during / 5)?;
             let before = engine.stats();
+            let meter = CpuMeter::start();
             let outcome = load::run(
                 engine,
                 Load {
@@ -125,6 +129,7 @@ fn measure(
                     during,
                 },
             )?;
+            let others = meter.other_share();
             let after = engine.stats();
             if !warm_up {
                 cell.samples.push(Sample {
@@ -134,6 +139,7 @@ fn measure(
                     batches: after.batches - before.batches,
                     written: after.log_bytes_written - before.log_bytes_written,
                     prepared,
+                    others,
                 });
             }
             bar.inc(1);
@@ -201,6 +207,7 @@ impl Grid {
                 "log_written_per_payload_byte",
                 self.spread(Sample::written_per_payload_byte),
             )
+            .metric_spread("others_cpu_share", self.spread(|s| s.others))
             .metric_spread("segments_prepared", self.spread(|s| as_f64(s.prepared)));
         let figures: Vec<Figures> = self.samples.iter().map(|sample| sample.floor).collect();
         Figures::report(&figures, direct, &mut cell);
@@ -252,14 +259,20 @@ fn print(grid: &[Grid], options: &Options) -> anyhow::Result<()> {
         }
     }
     console::line(&table.to_string())?;
+    let others = grid.iter().flat_map(|cell| &cell.samples).map(|sample| sample.others);
+    let others = Spread::of(others);
     let fewest = grid.iter().flat_map(|cell| &cell.samples).map(|s| as_f64(s.prepared));
     let fewest = as_count(fewest.fold(f64::INFINITY, f64::min));
     console::line(&format!(
         "payload {} B, {} rounds of {} s, median (lowest-highest); each cell beside a floor of its \
-         own; at least {fewest} segments of written blocks were ready before each cell",
+         own; at least {fewest} segments of written blocks were ready before each cell; others used \
+         {:.0} % of the processors ({:.0}-{:.0})",
         options.size,
         options.rounds,
-        options.seconds.as_secs_f64()
+        options.seconds.as_secs_f64(),
+        others.median * 100.0,
+        others.min * 100.0,
+        others.max * 100.0
     ))?;
     Ok(())
 }
