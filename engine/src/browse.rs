@@ -54,21 +54,25 @@ impl Browser {
                 self.place = None;
             }
             let Some(view) = self.core.log.view_at(self.next)? else { return Ok(None) };
-            let numbers = own_messages(&self.core, &self.queue, &view);
+            let numbers = own_messages(&self.core, &self.queue, &view, self.next);
             let guard = Arc::new(Guard::View(view.clone()));
             self.place = Some((view, guard, numbers));
         }
     }
 }
 
-/// Numbers of the view's messages that were routed to the queue, in order.
-fn own_messages(core: &Core, queue: &Queue, view: &View) -> VecDeque<u32> {
+/// Numbers of the view's messages at or past `from` that were routed to the queue, in order.
+///
+/// A view may begin before `from`: the batches that were read one by one so far are one view once
+/// their segment is sealed.
+fn own_messages(core: &Core, queue: &Queue, view: &View, from: Offset) -> VecDeque<u32> {
     let mut numbers = Vec::new();
     for at in 0..view.routes() {
         let route = view.route(at);
         let Some(groups) = core.log.route_groups(route.route) else { continue };
         let ranges = queue.ledger().ranges(&groups);
-        numbers.extend((0..route.messages).map(|nth| view.route_message(at, nth)).filter(
+        let first = view.route_lower_bound(at, from);
+        numbers.extend((first..route.messages).map(|nth| view.route_message(at, nth)).filter(
             |&number| {
                 let offset = view.offset_of(number);
                 ranges.iter().any(|&(from, to)| from <= offset && offset < to)

@@ -164,7 +164,7 @@ fn segment_info(core: &Core, segment: &Arc<Segment>, queues: &[Arc<Queue>]) -> S
     let mut from = segment.first_offset();
     while from < end {
         let Ok(Some(view)) = core.log.view_at(from) else { break };
-        let (live, all) = view_bytes(core, &view, queues);
+        let (live, all) = view_bytes(core, &view, queues, from);
         live_bytes += live;
         payload_bytes += all;
         from = view.end_offset().max(from.next());
@@ -182,8 +182,8 @@ fn segment_info(core: &Core, segment: &Arc<Segment>, queues: &[Arc<Queue>]) -> S
     }
 }
 
-/// Payload bytes of a view that some queue has not acked, and all of them.
-fn view_bytes(core: &Core, view: &View, queues: &[Arc<Queue>]) -> (u64, u64) {
+/// Payload bytes of a view, at or past `from`, that some queue has not acked, and all of them.
+fn view_bytes(core: &Core, view: &View, queues: &[Arc<Queue>], from: Offset) -> (u64, u64) {
     let (mut live, mut all) = (0, 0);
     for at in 0..view.routes() {
         let route = view.route(at);
@@ -196,7 +196,7 @@ fn view_bytes(core: &Core, view: &View, queues: &[Arc<Queue>]) -> (u64, u64) {
                 takers.push((queue, ranges));
             }
         }
-        for nth in 0..route.messages {
+        for nth in view.route_lower_bound(at, from)..route.messages {
             let number = view.route_message(at, nth);
             let offset = view.offset_of(number);
             let bytes = view.payload_bytes(number);

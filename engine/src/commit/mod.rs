@@ -232,7 +232,8 @@ fn take(core: &Core, pipeline: &mut Pipeline, now: Duration) -> Option<Held> {
             return None;
         }
     }
-    let unsynced = state.urgent_sync && pipeline.unsynced_since.is_some();
+    let unsynced = state.urgent_sync
+        && (pipeline.unsynced_since.is_some() || pipeline.acks_unsynced.is_some());
     if state.is_idle() && pipeline.acks.is_empty() && !sync_due && !unsynced {
         // What was hurried for went with an earlier batch.
         state.urgent = false;

@@ -1,7 +1,6 @@
 //! One consumer: its inbox, what it holds, and how it waits.
 
 use std::{
-    collections::VecDeque,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -12,7 +11,7 @@ use std::{
 
 use event_listener::{Event, Listener};
 
-use super::{ConsumerOptions, Delivery, DeliveryBatch, DeliveryTag, Ready, deal};
+use super::{ConsumerOptions, Delivery, DeliveryBatch, DeliveryTag, Ready, deal, hand::Hand};
 use crate::{
     Ack, Error, Result,
     confirm::{deadline_after, instant_now},
@@ -20,67 +19,6 @@ use crate::{
     ledger::queue_ledger::Amount,
     queue::Queue,
 };
-
-/// What a consumer has: dealt and not fetched, fetched and not settled.
-#[derive(Debug)]
-pub(crate) struct Hand {
-    limit: usize,
-    inbox: VecDeque<Ready>,
-    /// Fetched, by tag; `None` once settled. The first has tag `first_tag`.
-    held: VecDeque<Option<Ready>>,
-    first_tag: u64,
-    outstanding: usize,
-    closed: bool,
-}
-
-impl Hand {
-    /// Messages that it may still be given.
-    pub(super) fn credit(&self) -> usize {
-        if self.closed {
-            return 0;
-        }
-        self.limit.saturating_sub(self.outstanding + self.inbox.len())
-    }
-
-    pub(super) fn put(&mut self, ready: Ready) {
-        self.inbox.push_back(ready);
-    }
-
-    pub(super) fn has_mail(&self) -> bool {
-        !self.inbox.is_empty()
-    }
-
-    fn fetch(&mut self) -> Option<(DeliveryTag, Ready)> {
-        let ready = self.inbox.pop_front()?;
-        let tag = DeliveryTag(self.first_tag + self.held.len() as u64);
-        self.held.push_back(Some(ready.clone()));
-        self.outstanding += 1;
-        Some((tag, ready))
-    }
-
-    fn settle(&mut self, tag: DeliveryTag) -> Option<Ready> {
-        let at = usize::try_from(tag.0.checked_sub(self.first_tag)?).ok()?;
-        let ready = self.held.get_mut(at)?.take()?;
-        self.outstanding -= 1;
-        while let Some(None) = self.held.front() {
-            self.held.pop_front();
-            self.first_tag += 1;
-        }
-        Some(ready)
-    }
-
-    /// Settles everything up to and with `tag`; an unknown tag settles nothing.
-    fn settle_to(&mut self, tag: DeliveryTag) -> Option<Vec<Ready>> {
-        let count = usize::try_from((tag.0 + 1).checked_sub(self.first_tag)?).ok()?;
-        if count > self.held.len() || count == 0 {
-            return None;
-        }
-        self.first_tag += count as u64;
-        let settled: Vec<Ready> = self.held.drain(..count).flatten().collect();
-        self.outstanding -= settled.len();
-        Some(settled)
-    }
-}
 
 /// The part of a consumer that its queue and its deliveries share.
 pub(crate) struct ConsumerShared {
@@ -107,8 +45,7 @@ impl ConsumerShared {
     }
 
     pub(super) fn outstanding(&self) -> usize {
-        let hand = self.hand();
-        hand.outstanding + hand.inbox.len()
+        self.hand().outstanding()
     }
 
     /// Wakes the consumer if it sleeps; says whether it did.
@@ -126,7 +63,7 @@ impl ConsumerShared {
     }
 
     fn unknown(&self, tag: DeliveryTag) -> Error {
-        if self.hand().closed {
+        if self.hand().is_closed() {
             return Error::Closed;
         }
         Error::UnknownTag { consumer: self.tag.to_string(), tag: tag.0 }
@@ -198,16 +135,11 @@ impl ConsumerShared {
 
     /// Takes the consumer from its queue; all that it had goes back.
     fn close(self: &Arc<Self>) {
-        let mut hand = self.hand();
-        hand.closed = true;
-        let inbox = std::mem::take(&mut hand.inbox);
-        let held = std::mem::take(&mut hand.held);
-        hand.outstanding = 0;
-        drop(hand);
+        let (held, inbox) = self.hand().close();
         self.queue.sleepers.remove(self);
         let mut dispatch = self.queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
         dispatch.leave(self);
-        for ready in held.into_iter().flatten() {
+        for ready in held {
             dispatch.give_back(Ready { redelivered: true, ..ready });
         }
         for ready in inbox {
@@ -264,14 +196,7 @@ impl Consumer {
         } else {
             options.tag.clone()
         };
-        let hand = Hand {
-            limit: options.prefetch_limit() as usize,
-            inbox: VecDeque::new(),
-            held: VecDeque::new(),
-            first_tag: 1,
-            outstanding: 0,
-            closed: false,
-        };
+        let hand = Hand::new(options.prefetch_limit() as usize);
         let shared = Arc::new(ConsumerShared {
             core,
             queue,

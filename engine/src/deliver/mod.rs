@@ -11,6 +11,7 @@
 
 mod consumer;
 mod delivery;
+mod hand;
 mod options;
 mod reader;
 mod sleepers;

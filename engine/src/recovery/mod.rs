@@ -14,6 +14,7 @@
 //! E2. What was found is durable before any of it is delivered.
 
 mod create;
+mod end;
 mod inventory;
 mod report;
 mod tail;

@@ -13,7 +13,7 @@ use fanlog_segment_format::{
     checkpoint::{Checkpoint, SegmentEntry},
     control::Control,
     file_name::FileName,
-    header::{SegmentHeader, is_blank},
+    header::SegmentHeader,
     layout::{BLOCK_BYTES, SEGMENT_HEADER_BYTES},
 };
 
@@ -32,13 +32,10 @@ use crate::{
     storage::{Access, AlignedBuffer, Storage, StorageFile},
 };
 
-/// Bytes read at a time while looking for headers.
-const LOOK_BYTES: usize = 1 << 20;
-
 /// What the next batch has to match (T1).
 #[derive(Debug, Clone, Copy)]
-struct Chain {
-    number: BatchNumber,
+pub(super) struct Chain {
+    pub(super) number: BatchNumber,
     previous: u32,
     offset: Offset,
     epoch: Epoch,
@@ -46,7 +43,7 @@ struct Chain {
 
 /// Why reading stopped.
 #[derive(Debug)]
-enum Stop {
+pub(super) enum Stop {
     /// No batch stands there, or not the next one.
     NotNext(Option<DecodeError>),
     /// The next batch's header stands there; its records or its mark do not.
@@ -55,17 +52,17 @@ enum Stop {
 
 /// Reads the end of the log.
 pub(super) struct Tail<'a> {
-    storage: &'a dyn Storage,
-    checkpoint: &'a Checkpoint,
-    inventory: &'a Inventory,
+    pub(super) storage: &'a dyn Storage,
+    pub(super) checkpoint: &'a Checkpoint,
+    pub(super) inventory: &'a Inventory,
     log: &'a Log,
     read_only: bool,
     builder: IndexBuilder,
     epoch: Epoch,
-    durable: LogPosition,
+    pub(super) durable: LogPosition,
     replayed_batches: u64,
     read_bytes: u64,
-    cuts: Vec<Cut>,
+    pub(super) cuts: Vec<Cut>,
 }
 
 impl<'a> Tail<'a> {
@@ -159,12 +156,12 @@ impl<'a> Tail<'a> {
         }
     }
 
-    fn raise(&mut self, durable: LogPosition, epoch: Epoch) {
+    pub(super) fn raise(&mut self, durable: LogPosition, epoch: Epoch) {
         self.durable = self.durable.max(durable);
         self.epoch = self.epoch.max(epoch);
     }
 
-    fn damaged(&self, id: SegmentId, position: u64, problem: &str) -> Error {
+    pub(super) fn damaged(&self, id: SegmentId, position: u64, problem: &str) -> Error {
         let path = self.storage.path(&FileName::Segment(id).to_string());
         Error::Damaged { path, position, problem: problem.to_owned() }
     }
@@ -330,7 +327,7 @@ impl<'a> Tail<'a> {
         }
     }
 
-    fn read(
+    pub(super) fn read(
         &mut self,
         segment: &Segment,
         file: &dyn StorageFile,
@@ -342,120 +339,6 @@ impl<'a> Tail<'a> {
             .map_err(|source| Error::io(FileOp::Read, self.storage.path(&segment.name), source))?;
         self.read_bytes += bytes as u64;
         Ok(buffer)
-    }
-
-    /// Decides what the bytes behind the last batch are: nothing, a torn tail, or damage (T2).
-    fn end_at(
-        &mut self,
-        segment: &Arc<Segment>,
-        stop: Stop,
-        chain: &Chain,
-        beyond: SegmentId,
-    ) -> Result<()> {
-        let position = segment.log_end();
-        let here = LogPosition { segment: segment.id(), position };
-        let torn_end = self.look_ahead(segment, position, chain)?;
-        self.look_beyond(beyond)?;
-        if here < self.durable {
-            return Err(self.corrupt(segment, stop));
-        }
-        let (reason, own_end) = match &stop {
-            Stop::Torn(source, bytes) => (source.to_string(), position + bytes),
-            Stop::NotNext(Some(source)) => (source.to_string(), 0),
-            Stop::NotNext(None) => ("not the next batch of the log".to_owned(), 0),
-        };
-        let end = own_end.max(torn_end);
-        if end > position {
-            let path = self.storage.path(&segment.name);
-            self.cuts.push(Cut { path, position, bytes: end - position, reason });
-        }
-        Ok(())
-    }
-
-    /// Notes what batches behind `position` state as durable. Returns where the last one of the
-    /// crashed epoch ends, 0 if there is none.
-    fn look_ahead(&mut self, segment: &Segment, position: u64, chain: &Chain) -> Result<u64> {
-        let Some(file) = segment.file() else { return Ok(0) };
-        let mut torn_end = 0;
-        let mut at = position;
-        while at < segment.header.file_bytes {
-            let left = segment.header.file_bytes - at;
-            let bytes = usize::try_from(left).unwrap_or(LOOK_BYTES).min(LOOK_BYTES);
-            let piece = self.read(segment, &*file, at, bytes)?;
-            for (block, start) in piece.chunks(BLOCK_BYTES).zip((at..).step_by(BLOCK_BYTES)) {
-                let store = self.checkpoint.store;
-                let Ok(header) = BatchHeader::decode(block, store, segment.id(), start) else {
-                    continue;
-                };
-                self.raise(header.durable, header.epoch);
-                // Of this epoch, and not before the end: never completed.
-                if header.epoch >= self.checkpoint.epoch && header.number >= chain.number {
-                    torn_end = torn_end.max(start + header.total_bytes() as u64);
-                }
-            }
-            at += bytes as u64;
-        }
-        Ok(torn_end)
-    }
-
-    /// A later segment that was begun proves that all before it is durable.
-    fn look_beyond(&mut self, beyond: SegmentId) -> Result<()> {
-        let later: Vec<SegmentId> =
-            self.inventory.segments.range(beyond..).map(|(&id, _)| id).collect();
-        for id in later {
-            let name = FileName::Segment(id).to_string();
-            if self.inventory.segments[&id] < SEGMENT_HEADER_BYTES as u64 {
-                continue;
-            }
-            let file = open_segment(self.storage, &name, Access::Read)?;
-            let block = read_block(self.storage, &name, &*file)?;
-            if is_blank(&block) {
-                continue;
-            }
-            match SegmentHeader::decode(&block) {
-                Ok(header) if header.store == self.checkpoint.store && header.segment == id => {
-                    self.raise(LogPosition { segment: id, position: 0 }, header.epoch);
-                }
-                // Its header was being written when the machine stopped, unless batches follow.
-                _ => self.look_past_bad_header(id, &*file)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn look_past_bad_header(&mut self, id: SegmentId, file: &dyn StorageFile) -> Result<()> {
-        let name = FileName::Segment(id).to_string();
-        let bytes = self.inventory.segments[&id];
-        if bytes < (SEGMENT_HEADER_BYTES + BLOCK_BYTES) as u64 {
-            return Ok(());
-        }
-        let mut block = AlignedBuffer::zeroed(BLOCK_BYTES);
-        let position = SEGMENT_HEADER_BYTES as u64;
-        file.read_exact_at(position, &mut block)
-            .map_err(|source| Error::io(FileOp::Read, self.storage.path(&name), source))?;
-        if BatchHeader::decode(&block, self.checkpoint.store, id, position).is_ok() {
-            return Err(self.damaged(id, 0, "batches follow, but the segment's header is bad"));
-        }
-        Ok(())
-    }
-
-    fn corrupt(&self, segment: &Segment, stop: Stop) -> Error {
-        let path = self.storage.path(&segment.name);
-        let position = segment.log_end();
-        match stop {
-            Stop::Torn(source, _) | Stop::NotNext(Some(source)) => {
-                Error::decode(path, position, source)
-            }
-            Stop::NotNext(None) => Error::Damaged {
-                path,
-                position,
-                problem: format!(
-                    "the batch here is not the next one; the log was durable up to byte {} of \
-                     segment {}",
-                    self.durable.position, self.durable.segment,
-                ),
-            },
-        }
     }
 }
 
