@@ -8,6 +8,7 @@
 //! K2. An ack told to be part of commit `n` is in the records drained for commit `n`, or earlier.
 
 use std::{
+    fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -64,11 +65,17 @@ impl DirtyQueues {
 /// [`ack_delay_max`](crate::Config::ack_delay_max); a crash before that brings the message again.
 ///
 /// Dropping it gives nothing up.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Ack {
     core: Arc<Core>,
     /// `None`: there was nothing to ack.
     commit: Option<u64>,
+}
+
+impl fmt::Debug for Ack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ack").field("commit", &self.commit).finish_non_exhaustive()
+    }
 }
 
 impl Ack {

@@ -1,6 +1,6 @@
 //! Looking through a queue without taking anything.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, fmt, sync::Arc};
 
 use fanlog_segment_format::Offset;
 
@@ -30,13 +30,21 @@ pub struct Browsed {
 
 /// Messages of a queue, acked or not, in the order of offsets. Shows what is stored when it gets
 /// there.
-#[derive(Debug)]
 pub struct Browser {
     core: Arc<Core>,
     queue: Arc<Queue>,
     next: Offset,
     place: Option<(View, Arc<Guard>, VecDeque<u32>)>,
     failed: bool,
+}
+
+impl fmt::Debug for Browser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Browser")
+            .field("queue", &self.queue.name)
+            .field("next", &self.next)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Browser {

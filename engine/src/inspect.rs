@@ -227,15 +227,16 @@ pub(crate) fn stats(core: &Core) -> Stats {
     stats
 }
 
-/// Before a clean close: what was not handed out is not flagged when the store is opened again.
+/// Before a clean close: nothing more is handed out, and what was not is not flagged when the store
+/// is opened again.
 pub(crate) fn end_leases(core: &Core) {
     let queues: Vec<Arc<Queue>> = core.ledger().queues().cloned().collect();
     for queue in queues {
-        let dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
-        let cursor = dispatch.cursor();
+        let mut dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
+        let handed_out = dispatch.stop().max(queue.recovered_mark());
         drop(dispatch);
-        if let Some(cursor) = cursor.filter(|&cursor| cursor < queue.mark()) {
-            queue.want_lease(&core.dirty, cursor);
+        if handed_out < queue.mark() {
+            queue.want_lease(&core.dirty, handed_out);
         }
     }
 }

@@ -8,8 +8,6 @@
 //! Start at [`Engine::open`]. [`Publisher`] and [`Consumer`] are the two sides; [`Config`] has every
 //! setting with its unit, default and range; [`Error`] says what went wrong and where.
 
-#![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test that fails should panic"))]
-
 mod ack;
 mod append;
 mod browse;

@@ -109,9 +109,14 @@ impl Queue {
         offset.0 < self.recovered_mark.load(Ordering::Relaxed)
     }
 
-    /// After replay: what the marks said counts as handed out from now on.
-    pub(crate) fn recovered(&self) {
-        self.recovered_mark.store(self.mark().0, Ordering::Relaxed);
+    /// After replay: what the marks said counts as handed out from now on, as far as it is stored.
+    pub(crate) fn recovered(&self, end: Offset) {
+        self.recovered_mark.store(self.mark().min(end).0, Ordering::Relaxed);
+    }
+
+    /// What is below it may have been in somebody's hands before the store was opened.
+    pub(crate) fn recovered_mark(&self) -> Offset {
+        Offset(self.recovered_mark.load(Ordering::Relaxed))
     }
 
     pub(crate) fn is_gone(&self) -> bool {

@@ -82,8 +82,8 @@ impl Hand {
 
     /// Settles everything up to and with `tag`; an unknown tag settles nothing.
     pub(super) fn settle_to(&mut self, tag: DeliveryTag) -> Option<Vec<Ready>> {
-        let count = usize::try_from((tag.0 + 1).checked_sub(self.first_tag)?).ok()?;
-        if count > self.held.len() || count == 0 {
+        let count = usize::try_from(tag.0.checked_sub(self.first_tag)?).ok()?.checked_add(1)?;
+        if count > self.held.len() {
             return None;
         }
         self.first_tag += count as u64;

@@ -62,9 +62,18 @@ impl Dispatch {
         self.consumers.iter().map(|consumer| consumer.outstanding() as u64).sum()
     }
 
-    /// Everything below it was dealt at least once; `None` if nothing was dealt yet.
-    pub(crate) fn cursor(&self) -> Option<Offset> {
-        self.reader.as_ref().map(|reader| reader.cursor)
+    /// Hands out nothing more. Returns one past the last unacked message that was in somebody's
+    /// hands, as far as it is known here.
+    pub(crate) fn stop(&mut self) -> Offset {
+        let mut end = Offset(0);
+        for consumer in &self.consumers {
+            let mut hand = consumer.hand();
+            end = end.max(hand.held_end());
+            let inbox = hand.stop();
+            self.returned.extend(inbox.into_iter().map(|ready| (ready.offset, ready)));
+        }
+        let flagged = self.returned.values().rev().find(|ready| ready.redelivered);
+        flagged.map_or(end, |ready| end.max(ready.offset.next()))
     }
 
     pub(crate) fn join(&mut self, consumer: Arc<ConsumerShared>) {

@@ -11,6 +11,8 @@
 
 pub(crate) mod ack_set;
 pub(crate) mod queue_ledger;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, HashMap},

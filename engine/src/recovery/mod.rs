@@ -76,7 +76,7 @@ pub(crate) fn open(
     let end = ledger.head.next_offset;
     ledger.clip(end);
     for queue in ledger.queues() {
-        queue.recovered();
+        queue.recovered(end);
     }
     tables.next = merge_ids(tables.next, ledger.next_ids());
     log.set_visible(end);

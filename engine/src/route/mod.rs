@@ -15,6 +15,8 @@
 mod cache;
 mod change;
 mod rehearsal;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeSet, HashMap},

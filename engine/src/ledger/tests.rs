@@ -1,0 +1,110 @@
+use std::time::Duration;
+
+use crate::{
+    Change, Config, ConsumerOptions, Engine, ExchangeKind, Message,
+    clock::ManualClock,
+    storage::{CrashMode, MemoryStorage},
+};
+use std::sync::Arc;
+
+fn engine_on(storage: &MemoryStorage) -> Engine {
+    let config = Config { stepped: true, segment_bytes_max: 1 << 20, ..Config::default() };
+    Engine::open_on(Arc::new(storage.clone()), Arc::new(ManualClock::new()), config).unwrap()
+}
+
+fn depth(engine: &Engine, queue: &str) -> (u64, u64) {
+    let view = engine.queue(queue).unwrap();
+    (view.messages, view.bytes)
+}
+
+fn publish(engine: &Engine, exchange: &str, key: &str, payload: &[u8]) {
+    engine.publisher().publish_confirmed(&Message::new(exchange, key, payload)).unwrap();
+}
+
+fn topology(engine: &Engine) {
+    engine
+        .change(&[
+            Change::DeclareExchange { name: "f", kind: ExchangeKind::Fanout },
+            Change::DeclareExchange { name: "d", kind: ExchangeKind::Direct },
+            Change::DeclareQueue { name: "early" },
+            Change::DeclareQueue { name: "late" },
+            Change::Bind { queue: "early", exchange: "f", routing_key: "" },
+        ])
+        .unwrap();
+}
+
+fn recounted(engine: &Engine) {
+    let report = engine.check(&mut |_| {}).unwrap();
+    assert_eq!(report.problems, []);
+}
+
+#[test]
+fn a_late_bind_counts_only_what_comes_after_it() {
+    let storage = MemoryStorage::new();
+    let engine = engine_on(&storage);
+    topology(&engine);
+    publish(&engine, "f", "", b"12345");
+    engine.bind("late", "f", "").unwrap();
+    publish(&engine, "f", "", b"123");
+    assert_eq!((depth(&engine, "early"), depth(&engine, "late")), ((2, 8), (1, 3)));
+    recounted(&engine);
+}
+
+#[test]
+fn what_a_binding_brought_stays_after_the_unbind_and_nothing_more_comes() {
+    let storage = MemoryStorage::new();
+    let engine = engine_on(&storage);
+    topology(&engine);
+    publish(&engine, "f", "", b"12345");
+    engine.unbind("early", "f", "").unwrap();
+    engine.bind("late", "f", "").unwrap();
+    publish(&engine, "f", "", b"1");
+    assert_eq!((depth(&engine, "early"), depth(&engine, "late")), ((1, 5), (1, 1)));
+    engine.bind("early", "f", "").unwrap();
+    publish(&engine, "f", "", b"12");
+    assert_eq!(depth(&engine, "early"), (2, 7));
+    recounted(&engine);
+}
+
+#[test]
+fn depths_survive_a_crash_and_a_checkpoint_alike() {
+    let storage = MemoryStorage::new();
+    let engine = engine_on(&storage);
+    topology(&engine);
+    engine.bind("late", "d", "k").unwrap();
+    for _ in 0..5 {
+        publish(&engine, "f", "", b"123");
+        publish(&engine, "d", "k", b"1");
+        publish(&engine, "", "late", b"12");
+    }
+    engine.checkpoint().unwrap();
+    publish(&engine, "f", "", b"123");
+    let consumer = engine.consume("late", ConsumerOptions::default()).unwrap();
+    consumer.recv().unwrap().ack().unwrap().wait().unwrap();
+    let expected = (depth(&engine, "early"), depth(&engine, "late"));
+    assert_eq!(expected, ((6, 18), (9, 14)));
+    let image = storage.crash_image(1, CrashMode::LoseUnsynced);
+    let again = engine_on(&image);
+    assert_eq!((depth(&again, "early"), depth(&again, "late")), expected);
+    recounted(&again);
+    engine.close(Duration::ZERO).unwrap();
+    let closed = engine_on(&storage);
+    assert!(closed.recovery().clean);
+    assert_eq!((depth(&closed, "early"), depth(&closed, "late")), expected);
+    recounted(&closed);
+}
+
+#[test]
+fn a_deleted_queue_is_gone_and_its_name_can_be_used_again() {
+    let storage = MemoryStorage::new();
+    let engine = engine_on(&storage);
+    topology(&engine);
+    publish(&engine, "f", "", b"1");
+    engine.delete_queue("early").unwrap();
+    engine.declare_queue("early").unwrap();
+    engine.bind("early", "f", "").unwrap();
+    assert_eq!(depth(&engine, "early"), (0, 0));
+    publish(&engine, "f", "", b"12");
+    assert_eq!(depth(&engine, "early"), (1, 2));
+    recounted(&engine);
+}

@@ -1,0 +1,157 @@
+use fanlog_segment_format::{Offset, control::Control};
+
+use super::*;
+
+/// Applies changes; returns the tables and the control records that were written.
+fn applied(tables: &mut Tables, changes: &[Change<'_>]) -> Result<usize> {
+    let mut bytes = Vec::new();
+    let mut records = Records { bytes: &mut bytes, at: Offset(7) };
+    tables.apply_all(changes, &mut records)?;
+    let mut rest = &bytes[..];
+    let mut count = 0;
+    while !rest.is_empty() {
+        let (_, length) = Control::decode(rest).unwrap();
+        rest = &rest[length..];
+        count += 1;
+    }
+    Ok(count)
+}
+
+fn tables() -> Tables {
+    let mut tables = Tables::default();
+    tables.next.exchange = 1;
+    tables
+}
+
+const FANOUT: Change<'_> = Change::DeclareExchange { name: "f", kind: ExchangeKind::Fanout };
+const DIRECT: Change<'_> = Change::DeclareExchange { name: "d", kind: ExchangeKind::Direct };
+const QUEUE: Change<'_> = Change::DeclareQueue { name: "q" };
+
+fn bind<'a>(queue: &'a str, exchange: &'a str, routing_key: &'a str) -> Change<'a> {
+    Change::Bind { queue, exchange, routing_key }
+}
+
+fn unbind<'a>(queue: &'a str, exchange: &'a str, routing_key: &'a str) -> Change<'a> {
+    Change::Unbind { queue, exchange, routing_key }
+}
+
+/// Whether a message with this exchange and key would reach a queue.
+fn routes(tables: &Tables, exchange: &str, key: &str) -> bool {
+    tables.route(exchange, key).is_ok()
+}
+
+#[test]
+fn a_fanout_exchange_does_not_look_at_the_key_and_a_direct_one_does() {
+    let mut tables = tables();
+    applied(&mut tables, &[FANOUT, DIRECT, QUEUE, bind("q", "f", "a"), bind("q", "d", "a")])
+        .unwrap();
+    assert!(routes(&tables, "f", "a") && routes(&tables, "f", "b"));
+    assert!(routes(&tables, "d", "a") && !routes(&tables, "d", "b"));
+}
+
+#[test]
+fn the_default_exchange_reaches_every_queue_by_its_name_and_nothing_else() {
+    let mut tables = tables();
+    applied(&mut tables, &[QUEUE]).unwrap();
+    assert!(routes(&tables, "", "q") && !routes(&tables, "", "p"));
+    for change in [bind("q", "", "q"), unbind("q", "", "q"), Change::DeleteExchange { name: "" }] {
+        assert!(matches!(applied(&mut tables, &[change]), Err(Error::Refused { .. })));
+    }
+}
+
+#[test]
+fn what_exists_alike_writes_nothing_and_what_differs_is_named() {
+    let mut tables = tables();
+    assert_eq!(applied(&mut tables, &[FANOUT, QUEUE, bind("q", "f", "")]).unwrap(), 4);
+    assert_eq!(applied(&mut tables, &[FANOUT, QUEUE, bind("q", "f", "x")]).unwrap(), 0);
+    let other = Change::DeclareExchange { name: "f", kind: ExchangeKind::Direct };
+    let text = applied(&mut tables, &[other]).unwrap_err().to_string();
+    assert_eq!(text, "exchange \"f\" exists with kind = fanout, asked for was direct");
+}
+
+#[test]
+fn unbound_and_deleted_queues_are_not_reached_any_more() {
+    let mut tables = tables();
+    applied(&mut tables, &[DIRECT, QUEUE, bind("q", "d", "a"), bind("q", "d", "b")]).unwrap();
+    assert_eq!(applied(&mut tables, &[unbind("q", "d", "a")]).unwrap(), 1);
+    assert!(!routes(&tables, "d", "a") && routes(&tables, "d", "b"));
+    assert!(matches!(applied(&mut tables, &[unbind("q", "d", "a")]), Err(Error::NotFound { .. })));
+    applied(&mut tables, &[Change::DeleteQueue { name: "q" }]).unwrap();
+    assert!(!routes(&tables, "d", "b") && !routes(&tables, "", "q"));
+    assert!(tables.bindings().is_empty());
+}
+
+#[test]
+fn a_list_of_changes_is_made_as_a_whole_or_not_at_all() {
+    let lists: [&[Change<'_>]; 6] = [
+        &[QUEUE, bind("q", "nowhere", "")],
+        &[FANOUT, QUEUE, bind("q", "f", ""), Change::DeleteQueue { name: "q" }, bind("q", "f", "")],
+        &[FANOUT, Change::DeclareExchange { name: "f", kind: ExchangeKind::Direct }],
+        &[FANOUT, QUEUE, bind("q", "f", ""), unbind("q", "f", ""), unbind("q", "f", "")],
+        &[FANOUT, Change::DeleteExchange { name: "f" }, Change::DeleteExchange { name: "f" }],
+        &[QUEUE, Change::DeclareQueue { name: "" }],
+    ];
+    for list in lists {
+        let mut tables = tables();
+        assert!(applied(&mut tables, list).is_err(), "{list:?}");
+        assert!(tables.queues().is_empty() && tables.exchanges().is_empty(), "{list:?}");
+    }
+    let mut tables = tables();
+    let list = [FANOUT, QUEUE, bind("q", "f", ""), unbind("q", "f", ""), bind("q", "f", "")];
+    applied(&mut tables, &list).unwrap();
+    assert_eq!(tables.bindings().len(), 1);
+}
+
+#[test]
+fn replaying_the_records_of_changes_makes_the_same_tables() {
+    let mut tables = tables();
+    let mut bytes = Vec::new();
+    let other = Change::DeclareQueue { name: "p" };
+    let changes = [
+        FANOUT,
+        DIRECT,
+        QUEUE,
+        other,
+        bind("q", "f", ""),
+        bind("p", "f", ""),
+        bind("q", "d", "a"),
+        unbind("q", "f", ""),
+        Change::DeleteExchange { name: "d" },
+        Change::DeleteQueue { name: "q" },
+    ];
+    let mut records = Records { bytes: &mut bytes, at: Offset(0) };
+    tables.apply_all(&changes, &mut records).unwrap();
+    let mut again = Tables::default();
+    let mut rest = &bytes[..];
+    while !rest.is_empty() {
+        let (control, length) = Control::decode(rest).unwrap();
+        again.replay(&control).unwrap();
+        rest = &rest[length..];
+    }
+    assert_eq!(again.queues(), tables.queues());
+    assert_eq!(again.exchanges(), tables.exchanges());
+    assert_eq!(again.bindings(), tables.bindings());
+    assert_eq!(again.next, tables.next);
+}
+
+#[test]
+fn a_group_gets_a_route_once_and_keeps_it() {
+    let mut tables = tables();
+    applied(&mut tables, &[FANOUT, QUEUE, bind("q", "f", "")]).unwrap();
+    let undefined = tables.route("f", "").unwrap().unwrap_err();
+    let routed = tables.define_route(undefined).unwrap();
+    assert_eq!(tables.route("f", "other key").unwrap().unwrap(), routed);
+}
+
+#[test]
+fn a_remembered_route_is_found_until_another_takes_its_slot() {
+    let mut cache = RouteCache::new();
+    let routed = |route| Routed { route: RouteId(route), exchange: ExchangeId(1), version: 3 };
+    cache.remember("x", "a", routed(1));
+    assert_eq!(cache.find("x", "a"), Some(routed(1)));
+    assert_eq!(cache.find("xa", ""), None);
+    for key in 0..1000 {
+        cache.remember("x", &key.to_string(), routed(key));
+        assert_eq!(cache.find("x", &key.to_string()), Some(routed(key)));
+    }
+}
