@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::{
     failure::{Failure, Status},
     output::{Output, exchange_name, one_line},
-    store::{self, IfMissing},
+    store::{self, IfMissing, Settings},
 };
 
 /// Declare an exchange, queues or bindings; make the store if it is not there.
@@ -20,6 +20,8 @@ use crate::{
 pub(crate) struct Declare {
     /// Directory of the store
     pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    settings: Settings,
     #[command(subcommand)]
     what: What,
 }
@@ -92,7 +94,7 @@ impl From<Kind> for ExchangeKind {
 
 impl Declare {
     pub(crate) fn run(&self) -> Result<Status, Failure> {
-        let engine = store::open(&self.dir, IfMissing::Create)?;
+        let engine = self.settings.open(&self.dir, IfMissing::Create)?;
         store::session(engine, |engine| self.change(engine))?;
         self.print()?;
         Ok(Status::Fine)

@@ -23,7 +23,7 @@ use crate::{
     declare::Kind,
     failure::{Failure, Status},
     output::Output,
-    store::{self, IfMissing},
+    store::{self, IfMissing, Settings},
 };
 
 /// Publish every line of standard input as one message.
@@ -60,6 +60,8 @@ pub(crate) struct Publish {
     /// Print JSON, one object per line
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    settings: Settings,
 }
 
 const EXAMPLES: &str = "\
@@ -95,7 +97,7 @@ struct ConfirmedLine {
 impl Publish {
     pub(crate) fn run(&self) -> Result<Status, Failure> {
         let if_missing = if self.declare.is_empty() { IfMissing::Fail } else { IfMissing::Create };
-        let engine = store::open(&self.dir, if_missing)?;
+        let engine = self.settings.open(&self.dir, if_missing)?;
         store::session(engine, |engine| {
             self.declare(engine)?;
             self.send(engine)

@@ -2,6 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
+use clap::Args;
 use fanlog::{Config, Engine};
 
 use crate::failure::Failure;
@@ -16,11 +17,25 @@ pub(crate) enum IfMissing {
     Fail,
 }
 
-/// Opens the store in `dir` for writing, recovery included.
-pub(crate) fn open(dir: &Path, if_missing: IfMissing) -> Result<Engine, Failure> {
-    let mut config = Config::default();
-    config.create = if_missing == IfMissing::Create;
-    Ok(Engine::open(dir, config)?)
+/// Settings of the engine that a command which writes can be given.
+#[derive(Args)]
+pub(crate) struct Settings {
+    /// Size at which a segment is full, in bytes, rounded up to 4 KiB; some segments are kept
+    /// ready ahead [default: 64 MiB]
+    #[arg(long, value_name = "S", env = "FANLOG_SEGMENT_BYTES", hide_env_values = true)]
+    segment_bytes: Option<u64>,
+}
+
+impl Settings {
+    /// Opens the store in `dir` for writing, recovery included.
+    pub(crate) fn open(&self, dir: &Path, if_missing: IfMissing) -> Result<Engine, Failure> {
+        let mut config = Config { create: if_missing == IfMissing::Create, ..Config::default() };
+        if let Some(bytes) = self.segment_bytes {
+            // What cannot be rounded is far out of the range, and the engine says so.
+            config.segment_bytes_max = bytes.checked_next_multiple_of(4096).unwrap_or(bytes);
+        }
+        Ok(Engine::open(dir, config)?)
+    }
 }
 
 /// Opens the store in `dir` without writing anything.

@@ -8,7 +8,7 @@ use crate::{
     Damage, Payload, Result,
     core::Core,
     deliver::{Fields, Guard, Part},
-    log::view::View,
+    log::{Sought, view::View},
     queue::Queue,
 };
 
@@ -61,7 +61,9 @@ impl Browser {
                 self.next = view.end_offset().max(self.next.next());
                 self.place = None;
             }
-            let Some(view) = self.core.log.view_at(self.next)? else { return Ok(None) };
+            let Sought::View(view) = self.core.log.seek(self.next, &|_| true)? else {
+                return Ok(None);
+            };
             let numbers = own_messages(&self.core, &self.queue, &view, self.next);
             let guard = Arc::new(Guard::View(view.clone()));
             self.place = Some((view, guard, numbers));

@@ -11,7 +11,7 @@ use crate::{
     Error, Result, Stats,
     core::Core,
     keeper,
-    log::{segment::Segment, view::View},
+    log::{Sought, segment::Segment, view::View},
     queue::Queue,
     route::ExchangeKind,
 };
@@ -163,7 +163,7 @@ fn segment_info(core: &Core, segment: &Arc<Segment>, queues: &[Arc<Queue>]) -> S
     let (mut live_bytes, mut payload_bytes) = (0, 0);
     let mut from = segment.first_offset();
     while from < end {
-        let Ok(Some(view)) = core.log.view_at(from) else { break };
+        let Ok(Sought::View(view)) = core.log.seek(from, &|_| true) else { break };
         let (live, all) = view_bytes(core, &view, queues, from);
         live_bytes += live;
         payload_bytes += all;

@@ -483,9 +483,10 @@ fn a_queue_bound_to_many_keys_gets_their_messages_in_the_order_of_the_log() {
     settle(&engine);
     let all: Vec<u64> = (0..200).collect();
     let consumer = consume(&engine, "all", 1000);
-    assert_eq!(offsets(&ready(&consumer)), all);
+    let deliveries = ready(&consumer);
+    assert_eq!(offsets(&deliveries), all);
     nothing(&consumer);
-    drop(consumer);
+    drop(deliveries);
     drop(engine);
     assert_eq!(offsets(&ready(&consume(&machine.open(), "all", 1000))), all);
 }

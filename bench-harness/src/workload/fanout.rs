@@ -40,7 +40,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 200_000)]
     messages: u64,
     /// Messages of a batched run that is counted, a multiple of 64
-    #[arg(long, default_value_t = 6_400)]
+    #[arg(long, default_value_t = 32_000)]
     counted_messages: u64,
     /// Rounds of pairs; the median is shown with the lowest and the highest
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
@@ -118,11 +118,11 @@ impl Bench<'_> {
 
     /// With waiting consumers every message is delivered to each of them: fewer will do.
     fn messages(&self, row: &Row) -> u64 {
-        if row.waiting { (self.options.messages / 20).max(1_000) } else { self.options.messages }
+        if row.waiting { (self.options.messages / 50).max(1_000) } else { self.options.messages }
     }
 
     fn counted_messages(&self, row: &Row) -> u64 {
-        if row.waiting { self.options.counted_messages / 5 } else { self.options.counted_messages }
+        if row.waiting { self.options.counted_messages / 25 } else { self.options.counted_messages }
     }
 
     fn arguments(&self, shape: Shape, row: &Row, messages: u64) -> Vec<OsString> {
@@ -160,10 +160,11 @@ impl Bench<'_> {
     }
 
     /// What `tool` counts per message: runs of a fifth of the messages and of all of them, the
-    /// difference by the messages between. Callgrind is exact but slow: one pair will do.
+    /// difference by the messages between. Callgrind is exact but slow: three pairs will do.
     fn per_message(&self, tool: Option<Tool>, row: &Row) -> anyhow::Result<Option<Spread>> {
         let Some(tool) = tool else { return Ok(None) };
-        let rounds = if tool == Tool::Callgrind { 1 } else { self.options.rounds };
+        let slow = tool == Tool::Callgrind;
+        let rounds = if slow { self.options.rounds.min(3) } else { self.options.rounds };
         let all = self.counted_messages(row);
         let few = all / 5;
         let mut found = Vec::new();

@@ -27,7 +27,7 @@ fn visit_open(command: &Consume, run: &mut Run) -> Result<u64, Failure> {
     if command.waits() && is_empty(command)? {
         return Ok(0);
     }
-    let engine = store::open(&command.dir, IfMissing::Fail)?;
+    let engine = command.settings.open(&command.dir, IfMissing::Fail)?;
     store::session(engine, |engine| drain(engine, command, run))
 }
 

@@ -30,6 +30,7 @@ use crate::{
     failure::{Failure, Status},
     output::Output,
     signals,
+    store::Settings,
 };
 
 /// Print the messages of a queue, one per line, and ack them.
@@ -65,6 +66,8 @@ pub(crate) struct Consume {
     /// Print JSON, one object per message; a payload that is not UTF-8 comes in hex
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    settings: Settings,
 }
 
 const EXAMPLES: &str = "\

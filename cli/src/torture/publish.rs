@@ -16,13 +16,13 @@ use std::{
 };
 
 use clap::Args;
-use fanlog::{Change, Config, Engine, Message, Offset};
+use fanlog::{Change, Engine, Message, Offset};
 
 use super::{keeper::Keeper, message, size::SizeRange};
 use crate::{
     failure::{Failure, Status},
     output::{line_now, one_line},
-    store,
+    store::{self, IfMissing, Settings},
 };
 
 /// Publish messages F .. F+N-1 from T threads, each waiting for its confirm; make the store if it
@@ -54,12 +54,11 @@ pub(crate) struct Publish {
     /// Ack every message whose number is a multiple of K, durably
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..))]
     ack: Option<u64>,
-    /// Size at which a segment is full, in bytes, rounded up to 4 KiB [default: the engine's]
-    #[arg(long, value_name = "S")]
-    segment_bytes: Option<u64>,
     /// When done keep the store open until standard input ends
     #[arg(long)]
     linger: bool,
+    #[command(flatten)]
+    settings: Settings,
 }
 
 const EXAMPLES: &str = "\
@@ -91,11 +90,7 @@ impl Publish {
         if self.first.checked_add(self.count).is_none() {
             return Err(Failure::usage("--first and --count go past the largest number"));
         }
-        let mut config = Config::default();
-        if let Some(bytes) = self.segment_bytes {
-            config.segment_bytes_max = bytes.checked_next_multiple_of(4096).unwrap_or(bytes);
-        }
-        let engine = Engine::open(&self.dir, config)?;
+        let engine = self.settings.open(&self.dir, IfMissing::Create)?;
         store::session(engine, |engine| {
             let sent = self.send_all(engine);
             if self.linger {

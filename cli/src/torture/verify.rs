@@ -8,7 +8,7 @@ use fanlog::{Browsed, Engine};
 use crate::{
     failure::{Failure, Status},
     output::{Output, hex, line_now, one_line},
-    store::{self, IfMissing},
+    store::{self, IfMissing, Settings},
 };
 
 /// How many bytes of a message are shown.
@@ -36,6 +36,8 @@ pub(crate) struct Verify {
     #[arg(long, value_name = "N", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     repeat: u64,
+    #[command(flatten)]
+    settings: Settings,
 }
 
 /// What was found so far.
@@ -66,7 +68,7 @@ impl Verify {
         }
         // A directory whose making was interrupted is a store; one that is not there is a typo.
         let if_missing = if self.dir.is_dir() { IfMissing::Create } else { IfMissing::Fail };
-        store::open(&self.dir, if_missing)
+        self.settings.open(&self.dir, if_missing)
     }
 }
 

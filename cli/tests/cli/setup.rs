@@ -11,6 +11,9 @@ use assert_cmd::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
+/// Segments are prepared at every open: small ones keep the tests quick.
+const SEGMENT_BYTES: &str = "1048576";
+
 /// A directory for one store, removed at the end.
 pub(crate) struct Store {
     parent: TempDir,
@@ -50,7 +53,8 @@ impl Store {
 
     pub(crate) fn run_with_input(&self, words: &str, input: &str) -> Ended {
         let mut command = Command::new(assert_cmd::cargo::cargo_bin!("fanlog"));
-        command.args(self.arguments(words)).write_stdin(input);
+        command.args(self.arguments(words)).env("FANLOG_SEGMENT_BYTES", SEGMENT_BYTES);
+        command.write_stdin(input);
         Ended::from(command.timeout(std::time::Duration::from_mins(2)).output().unwrap())
     }
 
@@ -88,6 +92,7 @@ impl Store {
     ) -> Child {
         std::process::Command::new(program.as_ref())
             .args(arguments)
+            .env("FANLOG_SEGMENT_BYTES", SEGMENT_BYTES)
             .current_dir(self.parent.path())
             .stdin(Stdio::piped())
             .stdout(stdout)

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use fanlog_segment_format::Offset;
+
 use super::{DeliveryTag, Ready};
 
 /// What a consumer has: dealt and not fetched, fetched and not settled.
@@ -43,6 +45,18 @@ impl Hand {
         self.outstanding = 0;
         let held = std::mem::take(&mut self.held);
         (held.into_iter().flatten().collect(), std::mem::take(&mut self.inbox))
+    }
+
+    /// Takes and hands out nothing more; what was in its inbox goes back.
+    pub(super) fn stop(&mut self) -> VecDeque<Ready> {
+        self.closed = true;
+        std::mem::take(&mut self.inbox)
+    }
+
+    /// One past the last message that was fetched and is not settled.
+    pub(super) fn held_end(&self) -> Offset {
+        let held = self.held.iter().flatten().map(|ready| ready.offset.next());
+        held.max().unwrap_or_default()
     }
 
     /// Messages that it may still be given.
@@ -96,8 +110,6 @@ impl Hand {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-
-    use fanlog_segment_format::Offset;
 
     use super::*;
     use crate::deliver::{Fields, Guard};

@@ -2,12 +2,15 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 
-use fanlog_segment_format::{ExchangeId, Offset, record::MessageRecord};
+use fanlog_segment_format::{ExchangeId, Offset, RouteId, record::MessageRecord};
 
 use crate::{
     Result,
     core::Core,
-    log::view::{Damage, View},
+    log::{
+        Sought,
+        view::{Damage, View},
+    },
     queue::Queue,
 };
 
@@ -154,8 +157,16 @@ impl Reader {
                 self.cursor = self.cursor.max(place.view.end_offset());
                 self.place = None;
             }
-            let Some(view) = core.log.view_at(self.cursor)? else { return Ok(None) };
-            self.place = Some(Place::new(core, queue, view, self.cursor));
+            let wanted = |route| routed_to(core, queue, route);
+            match core.log.seek(self.cursor, &wanted)? {
+                Sought::View(view) => {
+                    self.place = Some(Place::new(core, queue, view, self.cursor));
+                }
+                Sought::Nothing(end) => {
+                    self.cursor = end;
+                    return Ok(None);
+                }
+            }
         }
     }
 
@@ -242,6 +253,12 @@ impl Place {
         };
         Ready { offset, from, redelivered, guard, fields, damage }
     }
+}
+
+/// Whether messages of a route ever went to the queue.
+fn routed_to(core: &Core, queue: &Queue, route: RouteId) -> bool {
+    let groups = core.log.route_groups(route);
+    groups.is_some_and(|groups| !queue.ledger().ranges(&groups).is_empty())
 }
 
 /// The lists by their next message; empty where one alone needs no order.

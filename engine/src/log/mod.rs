@@ -45,6 +45,18 @@ struct Window {
     bytes: usize,
 }
 
+/// What [`Log::seek`] found.
+#[derive(Debug)]
+pub(crate) enum Sought {
+    View(View),
+    /// No wanted message below this offset; there may be some later.
+    Nothing(Offset),
+}
+
+fn has_wanted(index: &BatchIndex, wanted: &dyn Fn(RouteId) -> bool) -> bool {
+    index.routes().iter().any(|count| wanted(count.route))
+}
+
 /// Readable side of the log.
 #[derive(Debug)]
 pub(crate) struct Log {
@@ -161,41 +173,52 @@ impl Log {
         self.routes.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// A view that holds `offset`, or the next stored one; `None` at the end of what is visible.
+    /// The next view, from `offset` on, that has messages of a wanted route.
+    ///
+    /// Batches in memory and their indexes are passed over without reading anything; of a sealed
+    /// segment the footer is read.
     ///
     /// # Errors
     ///
     /// [`Error::Io`] or [`Error::Corrupt`] if it had to be read from a file and could not.
-    pub(crate) fn view_at(&self, offset: Offset) -> Result<Option<View>> {
-        if offset >= self.visible() {
-            return Ok(None);
-        }
-        if let Some(batch) = self.recent(offset) {
-            return Ok(Some(View::Batch(batch)));
-        }
+    pub(crate) fn seek(&self, offset: Offset, wanted: &dyn Fn(RouteId) -> bool) -> Result<Sought> {
+        let visible = self.visible();
         let mut from = offset;
-        loop {
-            let Some(segment) = self.segment_at(from) else { return Ok(None) };
-            let end = segment.end_offset();
-            if let Some(view) = self.view_in(&segment, from)? {
-                return Ok(Some(view));
+        while from < visible {
+            if let Some(found) = self.recent(from, wanted) {
+                return Ok(found
+                    .map_or(Sought::Nothing(visible), |batch| Sought::View(View::Batch(batch))));
             }
-            // Nothing at or past `from` in this one: it ends at, or before, `from`.
+            let Some(segment) = self.segment_at(from) else { break };
+            // Read before the segment is looked through: it may be ended, and sealed, meanwhile.
+            let end = segment.end_offset();
+            if let Some(view) = self.view_in(&segment, from, wanted)? {
+                return Ok(Sought::View(view));
+            }
             match end {
-                Some(end) => from = end.max(Offset(from.0 + 1)),
-                None => return Ok(None),
+                Some(end) => from = end.max(from.next()),
+                None => break,
             }
         }
+        Ok(Sought::Nothing(visible.max(offset)))
     }
 
-    fn recent(&self, offset: Offset) -> Option<Arc<Batch>> {
+    /// Looks for a wanted batch in the window. `None`: `offset` lies before it.
+    fn recent(
+        &self,
+        offset: Offset,
+        visible: Offset,
+        wanted: &dyn Fn(RouteId) -> bool,
+    ) -> Option<Sought> {
         let window = self.window.read().unwrap_or_else(PoisonError::into_inner);
         let first = window.batches.front()?;
         if offset < first.index.first_offset {
             return None;
         }
         let at = window.batches.partition_point(|batch| batch.index.end_offset() <= offset);
-        window.batches.get(at).cloned()
+        let mut rest = window.batches.range(at..);
+        let found = rest.find(|batch| has_wanted(&batch.index, wanted)).cloned();
+        Some(found.map_or(Sought::Nothing(visible), |batch| Sought::View(View::Batch(batch))))
     }
 
     /// The first segment that does not end at or before `offset`.
@@ -206,16 +229,24 @@ impl Log {
         segments.get(at).cloned()
     }
 
-    fn view_in(&self, segment: &Arc<Segment>, offset: Offset) -> Result<Option<View>> {
+    fn view_in(
+        &self,
+        segment: &Arc<Segment>,
+        offset: Offset,
+        wanted: &dyn Fn(RouteId) -> bool,
+    ) -> Result<Option<View>> {
         if segment.is_sealed() {
             let Some(reader) = self.reader(segment)? else { return Ok(None) };
-            let stored = reader.footer().lower_bound(offset) < reader.footer().messages();
+            let footer = reader.footer();
+            let stored = footer.lower_bound(offset) < footer.messages()
+                && (0..footer.routes()).any(|at| wanted(footer.route(at).route));
             return Ok(stored.then_some(View::Sealed(reader)));
         }
-        match segment.batch_at(offset) {
+        let found = segment.find_batch(offset, &|index| has_wanted(index, wanted));
+        match found {
             Some(index) => Ok(Some(View::Batch(self.read_back(segment, index)?))),
             // Sealed just now, its index given up for the footer.
-            None if segment.is_sealed() => self.view_in(segment, offset),
+            None if segment.is_sealed() => self.view_in(segment, offset, wanted),
             None => Ok(None),
         }
     }

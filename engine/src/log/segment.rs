@@ -125,11 +125,15 @@ impl Segment {
         self.end_offset.store(end_offset.0, Ordering::Release);
     }
 
-    /// The batch that holds `offset`, or the next one with messages behind it.
-    pub(crate) fn batch_at(&self, offset: Offset) -> Option<Arc<BatchIndex>> {
+    /// The first wanted batch that holds `offset` or lies behind it.
+    pub(crate) fn find_batch(
+        &self,
+        offset: Offset,
+        wanted: &dyn Fn(&BatchIndex) -> bool,
+    ) -> Option<Arc<BatchIndex>> {
         let batches = self.batches.read().unwrap_or_else(PoisonError::into_inner);
         let at = batches.partition_point(|batch| batch.end_offset() <= offset);
-        batches.get(at).cloned()
+        batches[at..].iter().find(|batch| wanted(batch)).cloned()
     }
 
     /// Heap bytes of the index kept in memory.

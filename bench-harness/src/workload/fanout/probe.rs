@@ -29,6 +29,9 @@ use crate::{
 /// Messages of one batch in the batched shape.
 const BATCH: usize = 64;
 
+/// Messages of 1 MiB that are published before anything is measured.
+const WARM_UP: u64 = 96;
+
 /// How the probe publishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Shape {
@@ -90,6 +93,10 @@ pub(crate) fn run_probe(options: &ProbeOptions) -> anyhow::Result<()> {
     let engine = store::open(&options.store, 3)?;
     store::declare_queues(&engine, options.queues)?;
     let consumers = if options.waiting { Some(Waiting::start(&engine, options)?) } else { None };
+    warm_up(&engine)?;
+    if let Some(consumers) = &consumers {
+        consumers.wait_for(WARM_UP * as_u64(options.queues))?;
+    }
     store::wait_prepared(&engine, 3);
 
     let before = (engine.stats(), process::written_bytes());
@@ -99,7 +106,7 @@ pub(crate) fn run_probe(options: &ProbeOptions) -> anyhow::Result<()> {
         Shape::Streamed => publish_streamed(&engine, options)?,
     }
     if let Some(consumers) = &consumers {
-        consumers.wait_for(options.messages * as_u64(options.queues))?;
+        consumers.wait_for((WARM_UP + options.messages) * as_u64(options.queues))?;
     }
     let elapsed = begin.elapsed();
     let after = (engine.stats(), process::written_bytes());
@@ -117,6 +124,16 @@ pub(crate) fn run_probe(options: &ProbeOptions) -> anyhow::Result<()> {
         delivered: after.0.delivered_messages - before.0.delivered_messages,
     };
     console::line(&serde_json::to_string(&found)?)?;
+    Ok(())
+}
+
+/// Fills the window of recent batches, so that what is measured afterwards reuses its memory.
+fn warm_up(engine: &Engine) -> anyhow::Result<()> {
+    let payload = vec![7; 1 << 20];
+    let publisher = engine.publisher();
+    for _ in 0..WARM_UP {
+        publisher.publish_confirmed(&Message::new(store::EXCHANGE, "", &payload))?;
+    }
     Ok(())
 }
 

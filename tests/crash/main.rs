@@ -1,0 +1,2 @@
+//! Power cuts at every operation.
+mod stepped;

@@ -1,0 +1,316 @@
+//! A workload by chance, in one thread, on an engine without threads of its own.
+//!
+//! Owns engine, disk, clock and model. Every call's outcome is compared with the model at once;
+//! what cannot be known before a crash is settled by [`judge`](crate::judge) after it. The same seed
+//! makes the same calls.
+
+mod consume;
+mod lives;
+mod publish;
+mod topology;
+
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanlog::clock::ManualClock;
+use fanlog::storage::{FaultStorage, MemoryStorage, Storage};
+use fanlog::{Ack, Config, Engine, Ticket};
+
+use self::consume::Taker;
+pub use self::lives::Remains;
+use crate::disks::Habits;
+use crate::model::{Id, Model, QueueId};
+use crate::random::Random;
+
+/// Why a run ended before its time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stop {
+    /// Power was cut, or the planted fault struck: what follows is for the judge.
+    Broken,
+    /// The engine did what it must not.
+    Problem(String),
+}
+
+/// The outcome of a piece of work.
+pub type Work<T = ()> = Result<T, Stop>;
+
+/// What a workload did, so that a test can assert that it did it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is named by what it counts")]
+pub struct Counts {
+    pub published: u64,
+    pub batches: u64,
+    pub buffered: u64,
+    pub received: u64,
+    pub redelivered: u64,
+    pub acks_waited: u64,
+    pub acks_lazy: u64,
+    pub requeued: u64,
+    pub consumers_dropped: u64,
+    pub topology_changes: u64,
+    pub checkpoints: u64,
+    pub recycled: u64,
+    pub deleted: u64,
+    pub most_unconfirmed: usize,
+    pub closes: u64,
+    pub crashes: u64,
+}
+
+/// How a world is made.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// What decides all choices.
+    pub seed: u64,
+    /// Reserved blocks have to be filled with zeros.
+    pub unwritten: bool,
+    /// Calls of the storage fail by these rules.
+    pub faults: bool,
+    /// Close, crash and open again on the way.
+    pub lives: bool,
+}
+
+impl Plan {
+    /// A plan with nothing special.
+    pub fn new(seed: u64) -> Self {
+        Self { seed, unwritten: seed.is_multiple_of(2), faults: false, lives: false }
+    }
+
+    fn config(&self) -> Config {
+        let mut random = Random::new(self.seed ^ 0xc0f1);
+        Config {
+            segment_bytes_max: [64 << 10, 64 << 10, 128 << 10, 256 << 10][random.place(4)],
+            segments_ahead: 1 + random.place(2),
+            window_bytes_max: 1 << 20,
+            buffer_bytes_max: 1 << 20,
+            mapped_segments_max: 1 + random.place(4),
+            checkpoint_log_bytes: 64 << 10,
+            checkpoint_interval: Duration::from_secs(20),
+            stepped: true,
+            ..Config::default()
+        }
+    }
+}
+
+/// An engine, its disk, and what it has to hold.
+#[derive(Debug)]
+pub struct World {
+    /// How it was made.
+    pub plan: Plan,
+    /// The disk.
+    pub disk: MemoryStorage,
+    /// Where faults are planted, if the plan says so.
+    pub faults: Option<FaultStorage>,
+    /// The time.
+    pub clock: Arc<ManualClock>,
+    /// What the store has to hold.
+    pub model: Model,
+    /// What was done.
+    pub counts: Counts,
+    /// Every call and its outcome, in short.
+    pub trace: Vec<String>,
+    config: Config,
+    engine: Option<Engine>,
+    tickets: Vec<(Ticket, Vec<Id>)>,
+    acks: Vec<(Ack, QueueId, Vec<Id>)>,
+    takers: Vec<Taker>,
+    random: Random,
+}
+
+impl World {
+    /// An empty disk, not opened yet.
+    pub fn new(plan: Plan) -> Self {
+        Self::on(plan, MemoryStorage::new(), Model::default())
+    }
+
+    pub(crate) fn on(plan: Plan, disk: MemoryStorage, model: Model) -> Self {
+        Self {
+            config: plan.config(),
+            random: Random::new(plan.seed),
+            disk,
+            faults: None,
+            clock: Arc::new(ManualClock::new()),
+            model,
+            counts: Counts::default(),
+            trace: Vec::new(),
+            engine: None,
+            tickets: Vec::new(),
+            acks: Vec::new(),
+            takers: Vec::new(),
+            plan,
+        }
+    }
+
+    /// The settings that the engine is opened with.
+    pub fn config(&mut self) -> &mut Config {
+        &mut self.config
+    }
+
+    /// Opens the store on the disk.
+    ///
+    /// # Errors
+    ///
+    /// If power is cut, or the store does not open.
+    pub fn open(&mut self) -> Work {
+        let mut storage: Arc<dyn Storage> = Arc::new(self.disk.clone());
+        if self.plan.faults {
+            let faults = self.faults.get_or_insert_with(|| FaultStorage::new(Arc::clone(&storage)));
+            storage = Arc::new(faults.clone());
+        }
+        let storage = Arc::new(Habits::new(storage, self.plan.unwritten));
+        let clock = Arc::clone(&self.clock);
+        let opened = Engine::open_on(storage, clock, self.config.clone());
+        let engine = opened.map_err(|error| self.failed("open", error))?;
+        self.note(|| "open".to_owned());
+        self.engine = Some(engine);
+        Ok(())
+    }
+
+    /// The engine; a world that was not opened has none.
+    pub fn engine(&self) -> &Engine {
+        self.engine.as_ref().expect("the world is open")
+    }
+
+    /// Whether power is cut or a fault has struck: errors are to be expected.
+    pub fn is_broken(&self) -> bool {
+        self.disk.is_cut() || self.faults.as_ref().is_some_and(|faults| faults.faults() > 0)
+    }
+
+    pub(crate) fn failed(&self, what: &str, error: impl Display) -> Stop {
+        if self.is_broken() { Stop::Broken } else { Stop::Problem(format!("{what}: {error}")) }
+    }
+
+    pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
+        let text = text();
+        self.trace.push(text);
+    }
+
+    /// Declares what the workload begins with, call by call.
+    ///
+    /// # Errors
+    ///
+    /// If power is cut, or the engine errs.
+    pub fn set_up(&mut self) -> Work {
+        self.declare_exchange("fan", true)?;
+        self.declare_exchange("dir", false)?;
+        for name in ["a", "b", "c"] {
+            self.declare_queue(name)?;
+        }
+        for (queue, exchange, key) in
+            [("a", "fan", ""), ("b", "fan", ""), ("c", "dir", "k0"), ("a", "dir", "k1")]
+        {
+            self.bind(queue, exchange, key)?;
+        }
+        Ok(())
+    }
+
+    /// Makes `steps` calls by chance.
+    ///
+    /// # Errors
+    ///
+    /// If power is cut, or the engine errs.
+    pub fn run(&mut self, steps: u64) -> Work {
+        for _ in 0..steps {
+            self.act()?;
+            if self.is_broken() {
+                return Err(Stop::Broken);
+            }
+            let unconfirmed = self.tickets.len();
+            self.counts.most_unconfirmed = self.counts.most_unconfirmed.max(unconfirmed);
+        }
+        Ok(())
+    }
+
+    fn act(&mut self) -> Work {
+        match self.random.below(1000) {
+            0..300 => self.publish(),
+            300..360 => self.wait_for_one(),
+            360..400 => self.subscribe(),
+            400..640 => self.receive(),
+            640..720 => self.settle_one(),
+            720..735 => self.drop_taker(),
+            735..775 => self.change_topology(),
+            775..905 => self.step(),
+            905..950 => self.advance(),
+            950..960 => self.checkpoint(),
+            960..985 => self.drain_some(),
+            985..990 => self.look(),
+            990..995 if self.plan.lives => self.close_and_reopen(),
+            995..998 if self.plan.lives => self.crash(),
+            _ => self.step(),
+        }
+    }
+
+    fn step(&mut self) -> Work {
+        for _ in 0..=self.random.below(4) {
+            let did = self.engine().step().map_err(|error| self.failed("step", error))?;
+            self.note(|| format!("step {did}"));
+            if !did {
+                break;
+            }
+        }
+        self.settle_tickets()
+    }
+
+    /// Works until there is nothing left to do.
+    ///
+    /// # Errors
+    ///
+    /// If power is cut, or the engine errs, or does not come to rest.
+    pub fn settle(&mut self) -> Work {
+        for _ in 0..10_000 {
+            if !self.engine().step().map_err(|error| self.failed("step", error))? {
+                return self.settle_tickets();
+            }
+        }
+        Err(Stop::Problem("the engine does not come to rest".into()))
+    }
+
+    fn advance(&mut self) -> Work {
+        let by = match self.random.below(20) {
+            0..12 => self.random.below(50),
+            12..18 => 100 + self.random.below(400),
+            18 => 1100,
+            _ => 25_000,
+        };
+        self.clock.advance(Duration::from_millis(by));
+        if self.random.chance(3) {
+            // The date may jump; nothing depends on it.
+            self.clock.set_wall_us(self.random.below(1 << 51));
+        }
+        self.note(|| format!("advance {by}"));
+        self.step()
+    }
+
+    fn checkpoint(&mut self) -> Work {
+        self.engine().checkpoint().map_err(|error| self.failed("checkpoint", error))?;
+        self.note(|| "checkpoint".to_owned());
+        Ok(())
+    }
+
+    /// Asks for statistics and segments: they must agree with one another.
+    fn look(&mut self) -> Work {
+        let stats = self.engine().stats();
+        let segments = self.engine().segments();
+        if stats.segments != segments.len() as u64 {
+            return Err(Stop::Problem("the number of segments differs".into()));
+        }
+        if stats.durable_offset > stats.end_offset {
+            return Err(Stop::Problem("more is durable than there is".into()));
+        }
+        if let Some(wrong) = segments.iter().find(|found| found.live_bytes > found.payload_bytes) {
+            return Err(Stop::Problem(format!("more is live than there is: {wrong:?}")));
+        }
+        Ok(())
+    }
+
+    /// Takes the engine's own counters over, before it goes.
+    pub(crate) fn count_engine(&mut self) {
+        if let Some(engine) = &self.engine {
+            let stats = engine.stats();
+            self.counts.checkpoints += stats.checkpoints;
+            self.counts.recycled += stats.segments_recycled;
+            self.counts.deleted += stats.segments_deleted;
+        }
+    }
+}

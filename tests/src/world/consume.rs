@@ -1,0 +1,378 @@
+//! Consumers: receiving, settling, dying.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fanlog::{Ack, Consumer, ConsumerOptions, DeliveryTag, ErrorKind};
+
+use super::{Stop, Work, World};
+use crate::model::{Acked, Fate, Id, Model, QueueId};
+
+/// A consumer and what it holds.
+#[derive(Debug)]
+pub(super) struct Taker {
+    consumer: Consumer,
+    pub(super) queue: QueueId,
+    hands: BTreeMap<DeliveryTag, Id>,
+}
+
+/// A delivery as a consumer sees it, whichever way it came.
+struct Came<'a> {
+    payload: &'a [u8],
+    key: &'a [u8],
+    offset: u64,
+    redelivered: bool,
+    damaged: bool,
+}
+
+impl World {
+    pub(super) fn subscribe(&mut self) -> Work {
+        if self.takers.len() >= 6 {
+            return self.drop_taker();
+        }
+        let names: Vec<String> = self.model.topology.queues.keys().cloned().collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let name = names[self.random.place(names.len())].clone();
+        let prefetch = [1, 3, 20, 256, 0][self.random.place(5)];
+        self.note(|| format!("consume {name} {prefetch}"));
+        let taker = self.taker(&name, prefetch)?;
+        self.takers.push(taker);
+        Ok(())
+    }
+
+    fn taker(&mut self, name: &str, prefetch: u32) -> Work<Taker> {
+        let options = ConsumerOptions::prefetch(prefetch);
+        let consumer = self.engine().consume(name, options);
+        let consumer = consumer.map_err(|error| self.failed("consume", error))?;
+        let queue = self.model.topology.queues[name];
+        Ok(Taker { consumer, queue, hands: BTreeMap::new() })
+    }
+
+    pub(super) fn receive(&mut self) -> Work {
+        if self.takers.is_empty() {
+            return self.subscribe();
+        }
+        let at = self.random.place(self.takers.len());
+        if self.random.chance(20) {
+            return self.receive_batch(at);
+        }
+        let taker = &self.takers[at];
+        let received = if self.random.chance(50) {
+            taker.consumer.try_recv()
+        } else {
+            taker.consumer.recv_timeout(Duration::ZERO)
+        };
+        self.settle_tickets()?;
+        let Some(delivery) = received.map_err(|error| self.failed("receive", error))? else {
+            self.note(|| format!("receive {at}: nothing"));
+            return Ok(());
+        };
+        let queue = self.takers[at].queue;
+        let came = Came {
+            payload: delivery.payload(),
+            key: delivery.routing_key(),
+            offset: delivery.offset().0,
+            redelivered: delivery.redelivered(),
+            damaged: delivery.damage().is_some(),
+        };
+        let id = self.came(queue, &came)?;
+        let exchange = delivery.exchange();
+        let known = *exchange == *self.model.sent[id].exchange;
+        if !known && !(self.model.exchange_deleted && exchange.is_empty()) {
+            return Err(Stop::Problem(format!("message {id} came from exchange {exchange:?}")));
+        }
+        let choice = self.random.below(20);
+        self.note(|| format!("receive {at}: {id} choice {choice}"));
+        match choice {
+            0..9 => {
+                self.takers[at].hands.insert(delivery.keep(), id);
+                Ok(())
+            }
+            9..15 => {
+                let ack = delivery.ack().map_err(|error| self.failed("ack", error))?;
+                self.acked(queue, vec![id], ack)
+            }
+            15..17 => {
+                delivery.nack(true).map_err(|error| self.failed("nack", error))?;
+                self.given_back(queue, &[id]);
+                Ok(())
+            }
+            17..19 => {
+                drop(delivery);
+                self.given_back(queue, &[id]);
+                Ok(())
+            }
+            _ => {
+                delivery.nack(false).map_err(|error| self.failed("nack", error))?;
+                self.set_acked(queue, &[id], Acked::Asked);
+                Ok(())
+            }
+        }
+    }
+
+    fn receive_batch(&mut self, at: usize) -> Work {
+        let max = 1 + self.random.place(30);
+        let received = self.takers[at].consumer.recv_batch(max, Duration::ZERO);
+        self.settle_tickets()?;
+        let batch = received.map_err(|error| self.failed("receive", error))?;
+        let queue = self.takers[at].queue;
+        let mut ids = Vec::new();
+        for delivery in batch.iter() {
+            let came = Came {
+                payload: delivery.payload(),
+                key: delivery.routing_key(),
+                offset: delivery.offset().0,
+                redelivered: delivery.redelivered(),
+                damaged: delivery.damage().is_some(),
+            };
+            ids.push(self.came(queue, &came)?);
+        }
+        let choice = self.random.below(10);
+        self.note(|| format!("receive {at}: {ids:?} choice {choice}"));
+        if ids.is_empty() {
+            return Ok(());
+        }
+        match choice {
+            0..5 => {
+                let kept = batch.keep().into_iter().zip(ids);
+                self.takers[at].hands.extend(kept);
+                Ok(())
+            }
+            5..8 => {
+                let ack = batch.ack().map_err(|error| self.failed("ack", error))?;
+                self.acked(queue, ids, ack)
+            }
+            8 => {
+                batch.nack(true).map_err(|error| self.failed("nack", error))?;
+                self.given_back(queue, &ids);
+                Ok(())
+            }
+            _ => {
+                drop(batch);
+                self.given_back(queue, &ids);
+                Ok(())
+            }
+        }
+    }
+
+    /// Judges a delivery, and notes that the message is in someone's hands.
+    fn came(&mut self, queue: QueueId, came: &Came<'_>) -> Work<Id> {
+        let id = judge_delivery(&self.model, queue, came)
+            .map_err(|problem| Stop::Problem(format!("queue {queue}: {problem}")))?;
+        self.counts.received += 1;
+        self.counts.redelivered += u64::from(came.redelivered);
+        let entry = self.model.queues[queue].entries.get_mut(&id).expect("it was judged");
+        entry.in_hands = true;
+        entry.handed_out = true;
+        Ok(id)
+    }
+
+    fn given_back(&mut self, queue: QueueId, ids: &[Id]) {
+        self.counts.requeued += ids.len() as u64;
+        for id in ids {
+            if let Some(entry) = self.model.queues[queue].entries.get_mut(id) {
+                entry.in_hands = false;
+            }
+        }
+    }
+
+    fn set_acked(&mut self, queue: QueueId, ids: &[Id], acked: Acked) {
+        for id in ids {
+            if let Some(entry) = self.model.queues[queue].entries.get_mut(id) {
+                entry.acked = acked;
+                entry.in_hands = false;
+            }
+        }
+    }
+
+    /// Takes note of an ack, and waits for it or not.
+    fn acked(&mut self, queue: QueueId, ids: Vec<Id>, ack: Ack) -> Work {
+        self.set_acked(queue, &ids, Acked::Asked);
+        if !self.random.chance(25) {
+            self.counts.acks_lazy += 1;
+            self.acks.push((ack, queue, ids));
+            return Ok(());
+        }
+        self.note(|| "wait for the ack".to_owned());
+        ack.wait().map_err(|error| self.failed("ack", error))?;
+        self.set_acked(queue, &ids, Acked::Durable);
+        self.counts.acks_waited += 1;
+        self.settle_tickets()
+    }
+
+    /// Settles something that a consumer holds, by its tag.
+    pub(super) fn settle_one(&mut self) -> Work {
+        let holders: Vec<usize> =
+            (0..self.takers.len()).filter(|at| !self.takers[*at].hands.is_empty()).collect();
+        if holders.is_empty() {
+            return self.receive();
+        }
+        let at = holders[self.random.place(holders.len())];
+        let tags: Vec<DeliveryTag> = self.takers[at].hands.keys().copied().collect();
+        let tag = tags[self.random.place(tags.len())];
+        let queue = self.takers[at].queue;
+        let choice = self.random.below(10);
+        self.note(|| format!("settle {at} {tag} choice {choice}"));
+        if choice < 3 {
+            let ack = self.takers[at].consumer.ack_multiple(tag);
+            let ack = ack.map_err(|error| self.failed("ack", error))?;
+            let hands = &mut self.takers[at].hands;
+            let rest = hands.split_off(&DeliveryTag(tag.0 + 1));
+            let ids = std::mem::replace(hands, rest).into_values().collect();
+            return self.acked(queue, ids, ack);
+        }
+        let id = self.takers[at].hands.remove(&tag).expect("it is held");
+        let consumer = &self.takers[at].consumer;
+        if choice < 8 {
+            let ack = consumer.ack(tag).map_err(|error| self.failed("ack", error))?;
+            self.acked(queue, vec![id], ack)
+        } else {
+            let requeue = choice == 8;
+            consumer.nack(tag, requeue).map_err(|error| self.failed("nack", error))?;
+            if requeue {
+                self.given_back(queue, &[id]);
+            } else {
+                self.set_acked(queue, &[id], Acked::Asked);
+            }
+            Ok(())
+        }
+    }
+
+    pub(super) fn drop_taker(&mut self) -> Work {
+        if !self.takers.is_empty() {
+            let at = self.random.place(self.takers.len());
+            self.note(|| format!("drop consumer {at}"));
+            let taker = self.takers.remove(at);
+            self.bury(taker);
+        }
+        Ok(())
+    }
+
+    /// A consumer dies; what it held goes back.
+    pub(super) fn bury(&mut self, taker: Taker) {
+        let Taker { consumer, queue, hands } = taker;
+        drop(consumer);
+        self.counts.consumers_dropped += 1;
+        let ids: Vec<Id> = hands.into_values().collect();
+        self.given_back(queue, &ids);
+    }
+
+    pub(super) fn bury_all(&mut self, of: Option<QueueId>) {
+        let takers = std::mem::take(&mut self.takers);
+        for taker in takers {
+            if of.is_none_or(|queue| taker.queue == queue) {
+                self.bury(taker);
+            } else {
+                self.takers.push(taker);
+            }
+        }
+    }
+
+    pub(super) fn drain_some(&mut self) -> Work {
+        let names: Vec<String> = self.model.topology.queues.keys().cloned().collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        if self.random.chance(40) {
+            for name in names {
+                self.drain(&name)?;
+            }
+            return Ok(());
+        }
+        let name = names[self.random.place(names.len())].clone();
+        self.drain(&name)
+    }
+
+    /// Empties a queue through one new consumer: everything comes, in order, and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// If power is cut, or anything else comes.
+    pub fn drain(&mut self, name: &str) -> Work {
+        let queue = self.model.topology.queues[name];
+        self.bury_all(Some(queue));
+        self.wait_for_all()?;
+        let expected = self.model.outstanding(queue);
+        self.note(|| format!("drain {name}: {}", expected.len()));
+        let prefetch = [2, 50, 0][self.random.place(3)];
+        let taker = self.taker(name, prefetch)?;
+        let mut got = Vec::new();
+        let mut last = None;
+        loop {
+            let received = taker.consumer.recv_timeout(Duration::ZERO);
+            let Some(delivery) = received.map_err(|error| self.failed("receive", error))? else {
+                break;
+            };
+            let came = Came {
+                payload: delivery.payload(),
+                key: delivery.routing_key(),
+                offset: delivery.offset().0,
+                redelivered: delivery.redelivered(),
+                damaged: delivery.damage().is_some(),
+            };
+            let id = self.came(queue, &came)?;
+            got.push(id);
+            last = Some(delivery.ack().map_err(|error| self.failed("ack", error))?);
+            self.set_acked(queue, &[id], Acked::Asked);
+        }
+        if got != expected {
+            let wrong = got.iter().zip(&expected).position(|(got, expected)| got != expected);
+            return Err(Stop::Problem(format!(
+                "draining {name} brought {} messages, expected were {}; the first that differs is \
+                 number {wrong:?}: {:?} and {:?}",
+                got.len(),
+                expected.len(),
+                wrong.map(|at| got[at]),
+                wrong.map(|at| expected[at]),
+            )));
+        }
+        if let Some(ack) = last {
+            ack.wait().map_err(|error| self.failed("ack", error))?;
+            self.set_acked(queue, &got, Acked::Durable);
+        }
+        let view = self.engine().queue(name).map_err(|error| self.failed("look", error))?;
+        if view.ready != 0 || view.unacked != 0 {
+            return Err(Stop::Problem(format!("{name} was drained and shows {view:?}")));
+        }
+        Ok(())
+    }
+
+    /// Acks that may have become durable before the crash: those that say so must have.
+    pub(crate) fn settle_acks(&mut self) {
+        for (ack, queue, ids) in std::mem::take(&mut self.acks) {
+            if ack.wait_timeout(Duration::ZERO).is_ok() {
+                self.set_acked(queue, &ids, Acked::Durable);
+            }
+        }
+    }
+}
+
+fn judge_delivery(model: &Model, queue: QueueId, came: &Came<'_>) -> Result<Id, String> {
+    if came.damaged {
+        return Err(format!("offset {} came damaged", came.offset));
+    }
+    let id = model.recognise(came.payload)?;
+    let sent = &model.sent[id];
+    if sent.key.as_bytes() != came.key {
+        return Err(format!("message {id} came with another routing key"));
+    }
+    match sent.fate {
+        Fate::Confirmed(offset) if offset == came.offset => {}
+        fate => return Err(format!("message {id} came at {}, its fate: {fate:?}", came.offset)),
+    }
+    let Some(entry) = model.queues[queue].entries.get(&id) else {
+        return Err(format!("message {id} came and was never routed there"));
+    };
+    if entry.acked != Acked::No {
+        return Err(format!("message {id} came again, acked: {:?}", entry.acked));
+    }
+    if entry.in_hands {
+        return Err(format!("message {id} came while another consumer has it"));
+    }
+    if entry.handed_out && !came.redelivered {
+        return Err(format!("message {id} came again without its flag"));
+    }
+    Ok(id)
+}

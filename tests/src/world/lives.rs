@@ -1,0 +1,180 @@
+//! Ends and beginnings: closing, power cuts, opening again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanlog::clock::ManualClock;
+use fanlog::storage::{CrashMode, MemoryStorage};
+
+use super::{Plan, Stop, Work, World};
+use crate::judge::{self, Bounds, Seen};
+use crate::model::{Acked, Model};
+
+/// What is left when power is cut: the disk as it was, and what it has to hold.
+#[derive(Debug, Clone)]
+pub struct Remains {
+    /// How the world was made.
+    pub plan: Plan,
+    /// The disk, off.
+    pub disk: MemoryStorage,
+    /// What was promised by then.
+    pub model: Model,
+    /// The engine said that all below this offset survives.
+    pub durable: u64,
+    clock: Arc<ManualClock>,
+}
+
+impl World {
+    /// Cuts power, unless it is off; collects the last outcomes; ends the engine.
+    ///
+    /// # Errors
+    ///
+    /// If an outcome is not what it must be.
+    pub fn power_off(&mut self) -> Work<Remains> {
+        self.disk.cut_at(0);
+        self.leave()
+    }
+
+    /// Ends the engine as a dying process would, and collects what it promised.
+    pub(crate) fn leave(&mut self) -> Work<Remains> {
+        let durable = self.engine.as_ref().map_or(0, |engine| engine.stats().durable_offset.0);
+        if self.engine.is_some() {
+            self.settle_tickets()?;
+            self.settle_acks();
+            self.settle_tickets()?;
+        }
+        self.tickets.clear();
+        self.count_engine();
+        self.bury_all(None);
+        self.engine = None;
+        Ok(Remains {
+            plan: self.plan.clone(),
+            disk: self.disk.clone(),
+            model: self.model.clone(),
+            durable,
+            clock: Arc::clone(&self.clock),
+        })
+    }
+
+    /// Power fails; some of what was not synced is lost; the store is opened again and judged.
+    pub(super) fn crash(&mut self) -> Work {
+        self.counts.crashes += 1;
+        let mode = [CrashMode::LoseUnsynced, CrashMode::KeepAll, CrashMode::Random]
+            [self.random.place(3)];
+        let seed = self.random.next();
+        let remains = self.power_off()?;
+        let image = remains.disk.crash_image(seed, mode);
+        self.note(|| format!("crash {mode:?}"));
+        self.disk = image;
+        self.open()?;
+        self.judge(mode == CrashMode::KeepAll, remains.durable).map(drop)
+    }
+
+    /// Compares the store with the model after an end.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong.
+    pub fn judge(&mut self, everything: bool, durable: u64) -> Work<Seen> {
+        let engine = self.engine.as_ref().expect("the world is open");
+        let bounds = Bounds { everything, durable };
+        let seen = judge::compare(engine, &mut self.model, bounds).map_err(Stop::Problem)?;
+        for queue in &mut self.model.queues {
+            for entry in queue.entries.values_mut() {
+                entry.in_hands = false;
+                // The mark that says so is not synced: a power cut may take it back.
+                entry.handed_out &= everything;
+            }
+        }
+        Ok(seen)
+    }
+
+    /// Closes the store properly and opens it again: nothing may be open or different then.
+    ///
+    /// # Errors
+    ///
+    /// If power is cut, or anything is different.
+    pub fn close_and_reopen(&mut self) -> Work {
+        self.note(|| "close".to_owned());
+        self.counts.closes += 1;
+        let before = self.random.chance(50);
+        if before {
+            self.bury_all(None);
+        }
+        let closed = self.engine().close(Duration::from_secs(10));
+        let report = closed.map_err(|error| self.failed("close", error))?;
+        if report.unconfirmed != 0 {
+            return Err(Stop::Problem(format!("closing left {} unconfirmed", report.unconfirmed)));
+        }
+        self.settle_tickets()?;
+        if !self.tickets.is_empty() {
+            return Err(Stop::Problem("closing left tickets without an outcome".into()));
+        }
+        self.bury_all(None);
+        self.acks.clear();
+        for queue in &mut self.model.queues {
+            for entry in queue.entries.values_mut().filter(|entry| entry.acked == Acked::Asked) {
+                entry.acked = Acked::Durable;
+            }
+        }
+        self.count_engine();
+        self.engine = None;
+        self.open()?;
+        let recovery = self.engine().recovery();
+        if !recovery.clean || !recovery.cuts.is_empty() {
+            return Err(Stop::Problem(format!("not clean after a close: {recovery:?}")));
+        }
+        self.judge(true, u64::MAX).map(drop)
+    }
+
+    /// Shows that a store is in working order: everything comes out, new messages go in, it closes
+    /// and opens.
+    ///
+    /// # Errors
+    ///
+    /// What is not in order.
+    pub fn finish(&mut self) -> Work {
+        let names: Vec<String> = self.model.topology.queues.keys().cloned().collect();
+        for name in &names {
+            self.drain(name)?;
+        }
+        for name in &names {
+            self.publish_to("", name)?;
+        }
+        if self.model.topology.exchanges.contains_key("fan") {
+            self.publish_to("fan", "")?;
+        }
+        self.settle()?;
+        self.close_and_reopen()?;
+        for name in &names {
+            self.drain(name)?;
+        }
+        Ok(())
+    }
+}
+
+impl Remains {
+    /// What the disk may be found to hold.
+    pub fn image(&self, seed: u64, mode: CrashMode) -> MemoryStorage {
+        self.disk.crash_image(seed, mode)
+    }
+
+    /// A world on an image of the disk, not opened.
+    pub fn world_on(&self, image: MemoryStorage) -> World {
+        let mut world = World::on(self.plan.clone(), image, self.model.clone());
+        world.clock = Arc::clone(&self.clock);
+        world
+    }
+
+    /// Opens an image and compares it with the model.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong.
+    pub fn revive(&self, image: MemoryStorage, everything: bool) -> Work<(World, Seen)> {
+        let mut world = self.world_on(image);
+        world.open()?;
+        let seen = world.judge(everything, self.durable)?;
+        Ok((world, seen))
+    }
+}

@@ -1,0 +1,168 @@
+//! Publishing, and waiting for confirms.
+
+use fanlog::{ErrorKind, Message};
+
+use super::{Stop, Work, World};
+use crate::model::{Fate, Id};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    Ticket,
+    Confirmed,
+    Batch,
+}
+
+impl World {
+    pub(super) fn publish(&mut self) -> Work {
+        let (how, count) = match self.random.below(10) {
+            0..7 => (How::Ticket, 1),
+            7 => (How::Confirmed, 1),
+            _ => (How::Batch, 2 + self.random.below(10)),
+        };
+        let ids: Vec<Id> = (0..count).map(|_| self.offer()).collect();
+        self.publish_ids(how, &ids)
+    }
+
+    /// Publishes one message to this place and waits for it.
+    ///
+    /// # Errors
+    ///
+    /// If power is cut, or the engine errs.
+    pub fn publish_to(&mut self, exchange: &str, key: &str) -> Work {
+        let bytes = 8 + self.random.place(300);
+        let id = self.model.offer(exchange, key, bytes, false);
+        self.publish_ids(How::Confirmed, &[id])
+    }
+
+    fn publish_ids(&mut self, how: How, ids: &[Id]) -> Work {
+        let payloads: Vec<Vec<u8>> = ids.iter().map(|id| self.model.payload(*id)).collect();
+        let sent: Vec<_> = ids.iter().map(|id| self.model.sent[*id].clone()).collect();
+        let messages: Vec<Message<'_>> = sent
+            .iter()
+            .zip(&payloads)
+            .map(|(sent, payload)| {
+                let message = Message::new(&sent.exchange, &sent.key, payload);
+                if sent.buffered { message.buffered() } else { message }
+            })
+            .collect();
+        let publisher = self.engine().publisher();
+        let unroutable = sent.iter().any(|sent| sent.queues.is_empty());
+        let outcome = match how {
+            How::Ticket => publisher.publish(&messages[0]).map(|ticket| (Some(ticket), None)),
+            How::Batch => publisher.publish_batch(&messages).map(|ticket| (Some(ticket), None)),
+            How::Confirmed => {
+                publisher.publish_confirmed(&messages[0]).map(|confirm| (None, Some(confirm)))
+            }
+        };
+        self.note(|| format!("publish {how:?} {ids:?} {:?}", outcome.as_ref().map(|_| ())));
+        match outcome {
+            Err(error)
+                if unroutable
+                    && matches!(error.kind(), ErrorKind::Unroutable | ErrorKind::NotFound) =>
+            {
+                return Ok(());
+            }
+            Ok(_) if unroutable => {
+                return Err(Stop::Problem(format!("message {ids:?} had no queue and was taken")));
+            }
+            Err(error) => {
+                if how == How::Confirmed {
+                    // It may have been placed before the failure.
+                    self.model.appended(ids[0]);
+                }
+                return Err(self.failed("publish", error));
+            }
+            Ok((ticket, confirm)) => {
+                for id in ids {
+                    self.model.appended(*id);
+                }
+                if let Some(ticket) = ticket {
+                    self.tickets.push((ticket, ids.to_vec()));
+                }
+                if let Some(confirm) = confirm {
+                    self.confirmed(ids, confirm.first_offset.0)?;
+                }
+            }
+        }
+        self.counts.published += ids.len() as u64;
+        self.counts.batches += u64::from(how == How::Batch);
+        self.counts.buffered += u64::from(sent[0].buffered);
+        Ok(())
+    }
+
+    fn offer(&mut self) -> Id {
+        let buffered = self.random.chance(12);
+        let bytes = match self.random.below(1000) {
+            0..700 => 8 + self.random.place(600),
+            700..900 => 600 + self.random.place(5000),
+            900..993 => 5000 + self.random.place(20_000),
+            // Larger than a small segment.
+            _ => 66_000 + self.random.place(40_000),
+        };
+        match self.random.below(10) {
+            0..6 => self.model.offer("fan", "", bytes, buffered),
+            6..8 => {
+                let key = ["k0", "k1", "k2"][self.random.place(3)];
+                self.model.offer("dir", key, bytes, buffered)
+            }
+            8 => self.model.offer("other", "k0", bytes, buffered),
+            _ => {
+                let queue = ["a", "b", "c", "d", "e"][self.random.place(5)];
+                self.model.offer("", queue, bytes, buffered)
+            }
+        }
+    }
+
+    /// Takes note of a confirm, which every message of the publish shares.
+    fn confirmed(&mut self, ids: &[Id], first: u64) -> Work {
+        let durable = self.engine().stats().durable_offset.0;
+        for (id, offset) in ids.iter().zip(first..) {
+            if offset >= durable && !self.model.sent[*id].buffered {
+                return Err(Stop::Problem(format!(
+                    "message {id} is confirmed at offset {offset}, durable is {durable}"
+                )));
+            }
+            self.model.sent[*id].fate = Fate::Confirmed(offset);
+        }
+        Ok(())
+    }
+
+    /// Takes note of the outcomes that there are.
+    pub(crate) fn settle_tickets(&mut self) -> Work {
+        let mut left = Vec::new();
+        for (ticket, ids) in std::mem::take(&mut self.tickets) {
+            match ticket.try_wait() {
+                None => left.push((ticket, ids)),
+                Some(Ok(confirm)) => self.confirmed(&ids, confirm.first_offset.0)?,
+                Some(Err(error)) if !self.is_broken() => return Err(self.failed("ticket", error)),
+                Some(Err(_)) => {}
+            }
+        }
+        self.tickets = left;
+        Ok(())
+    }
+
+    /// Publishes that have no outcome yet.
+    pub fn unsettled(&self) -> usize {
+        self.tickets.len()
+    }
+
+    pub(super) fn wait_for_one(&mut self) -> Work {
+        if self.tickets.is_empty() {
+            return Ok(());
+        }
+        let at = self.random.place(self.tickets.len());
+        self.note(|| format!("wait {at}"));
+        let outcome = self.tickets[at].0.wait();
+        outcome.map_err(|error| self.failed("wait", error))?;
+        self.settle_tickets()
+    }
+
+    pub(super) fn wait_for_all(&mut self) -> Work {
+        for at in 0..self.tickets.len() {
+            let outcome = self.tickets[at].0.wait();
+            outcome.map_err(|error| self.failed("wait", error))?;
+        }
+        self.settle_tickets()
+    }
+}

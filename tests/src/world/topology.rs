@@ -1,0 +1,151 @@
+//! Changes of exchanges, queues and bindings.
+
+use fanlog::{Change, Engine};
+
+use super::{Work, World};
+use crate::model::{Topology, kind};
+
+const QUEUES: [&str; 5] = ["a", "b", "c", "d", "e"];
+const EXCHANGES: [(&str, bool); 3] = [("fan", true), ("dir", false), ("other", false)];
+const KEYS: [&str; 3] = ["k0", "k1", "k2"];
+
+impl World {
+    fn alter(
+        &mut self,
+        what: &str,
+        next: Topology,
+        call: impl FnOnce(&Engine) -> fanlog::Result<()>,
+    ) -> Work {
+        self.note(|| what.to_owned());
+        if next != self.model.topology {
+            self.model.doubtful = Some(next.clone());
+        }
+        call(self.engine()).map_err(|error| self.failed(what, error))?;
+        self.model.doubtful = None;
+        self.model.topology = next;
+        self.counts.topology_changes += 1;
+        self.settle_tickets()
+    }
+
+    pub(super) fn declare_exchange(&mut self, name: &str, fanout: bool) -> Work {
+        let mut next = self.model.topology.clone();
+        next.exchanges.insert(name.to_owned(), fanout);
+        self.alter(&format!("declare {name}"), next, |engine| {
+            engine.declare_exchange(name, kind(fanout))
+        })
+    }
+
+    pub(super) fn declare_queue(&mut self, name: &str) -> Work {
+        let mut next = self.model.topology.clone();
+        if !next.queues.contains_key(name) {
+            next.queues.insert(name.to_owned(), self.model.new_queue(name));
+        }
+        self.alter(&format!("declare queue {name}"), next, |engine| engine.declare_queue(name))
+    }
+
+    pub(super) fn bind(&mut self, queue: &str, exchange: &str, key: &str) -> Work {
+        let mut next = self.model.topology.clone();
+        next.bindings.insert((queue.to_owned(), exchange.to_owned(), key.to_owned()));
+        self.alter(&format!("bind {queue} {exchange} {key}"), next, |engine| {
+            engine.bind(queue, exchange, key)
+        })
+    }
+
+    fn unbind(&mut self, queue: &str, exchange: &str, key: &str) -> Work {
+        let mut next = self.model.topology.clone();
+        next.bindings.remove(&(queue.to_owned(), exchange.to_owned(), key.to_owned()));
+        self.alter(&format!("unbind {queue} {exchange} {key}"), next, |engine| {
+            engine.unbind(queue, exchange, key)
+        })
+    }
+
+    fn delete_queue(&mut self, name: &str) -> Work {
+        let next = self.model.topology.without_queue(name);
+        let queue = self.model.topology.queues[name];
+        // Some consumers die before their queue does, some after.
+        if self.random.chance(50) {
+            self.bury_all(Some(queue));
+        }
+        self.alter(&format!("delete queue {name}"), next, |engine| engine.delete_queue(name))?;
+        self.bury_all(Some(queue));
+        Ok(())
+    }
+
+    fn delete_exchange(&mut self, name: &str) -> Work {
+        let next = self.model.topology.without_exchange(name);
+        self.model.exchange_deleted = true;
+        self.alter(&format!("delete {name}"), next, |engine| engine.delete_exchange(name))
+    }
+
+    /// A queue with bindings, or several, in one change.
+    fn change_many(&mut self) -> Work {
+        let mut next = self.model.topology.clone();
+        let mut changes = Vec::new();
+        for name in QUEUES {
+            if !next.queues.contains_key(name) {
+                next.queues.insert(name.to_owned(), self.model.new_queue(name));
+                changes.push(Change::DeclareQueue { name });
+            }
+        }
+        for (name, fanout) in EXCHANGES {
+            if !next.exchanges.contains_key(name) {
+                next.exchanges.insert(name.to_owned(), fanout);
+                changes.push(Change::DeclareExchange { name, kind: kind(fanout) });
+            }
+            let key = if fanout { "" } else { KEYS[self.random.place(3)] };
+            let queue = QUEUES[self.random.place(5)];
+            next.bindings.insert((queue.to_owned(), name.to_owned(), key.to_owned()));
+            changes.push(Change::Bind { queue, exchange: name, routing_key: key });
+        }
+        self.alter(&format!("change {changes:?}"), next, |engine| engine.change(&changes))
+    }
+
+    pub(super) fn change_topology(&mut self) -> Work {
+        match self.random.below(12) {
+            0..3 => {
+                let name = QUEUES[self.random.place(5)];
+                self.declare_queue(name)
+            }
+            3 => {
+                let (name, fanout) = EXCHANGES[self.random.place(3)];
+                self.declare_exchange(name, fanout)
+            }
+            4..7 => {
+                let queue = QUEUES[self.random.place(5)];
+                let (exchange, fanout) = EXCHANGES[self.random.place(3)];
+                let key = if fanout { "" } else { KEYS[self.random.place(3)] };
+                let topology = &self.model.topology;
+                if !topology.queues.contains_key(queue)
+                    || !topology.exchanges.contains_key(exchange)
+                {
+                    return self.change_many();
+                }
+                self.bind(queue, exchange, key)
+            }
+            7..9 => {
+                let bindings: Vec<_> = self.model.topology.bindings.iter().cloned().collect();
+                if bindings.is_empty() {
+                    return self.change_many();
+                }
+                let (queue, exchange, key) = bindings[self.random.place(bindings.len())].clone();
+                self.unbind(&queue, &exchange, &key)
+            }
+            9 => {
+                let names: Vec<String> = self.model.topology.queues.keys().cloned().collect();
+                if names.len() < 3 {
+                    return self.change_many();
+                }
+                let name = names[self.random.place(names.len())].clone();
+                self.delete_queue(&name)
+            }
+            10 if self.random.chance(40) => {
+                let (name, _) = EXCHANGES[self.random.place(3)];
+                if !self.model.topology.exchanges.contains_key(name) {
+                    return self.change_many();
+                }
+                self.delete_exchange(name)
+            }
+            _ => self.change_many(),
+        }
+    }
+}
