@@ -185,9 +185,8 @@ impl Log {
         let visible = self.visible();
         let mut from = offset;
         while from < visible {
-            if let Some(found) = self.recent(from, wanted) {
-                return Ok(found
-                    .map_or(Sought::Nothing(visible), |batch| Sought::View(View::Batch(batch))));
+            if let Some(found) = self.recent(from, visible, wanted) {
+                return Ok(found);
             }
             let Some(segment) = self.segment_at(from) else { break };
             // Read before the segment is looked through: it may be ended, and sealed, meanwhile.
