@@ -6,7 +6,7 @@
 //! H1. A checkpoint holds only effects of records that are durable in the log.
 //! H2. It bears its name only once its bytes are durable; the last two are kept.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fanlog_segment_format::{
     Epoch, StoreId,
@@ -57,19 +57,26 @@ impl Checkpoints {
         if kept.len() < 2 { None } else { kept.first().map(|kept| kept.number) }
     }
 
+    /// Keeps checkpoints from being written while what they list is changed.
+    pub(crate) fn pause(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Writes a checkpoint of what is confirmed by now.
     ///
     /// # Errors
     ///
     /// [`Error::Io`]: the last one stays.
     pub(crate) fn write(&self, core: &Core, clean: bool) -> Result<()> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = self.pause();
         let number = self.newest().map_or(1, |kept| kept.number + 1);
         let mut checkpoint = blank(core.store, number, core.epoch);
         checkpoint.clean = clean;
         checkpoint.created_us = core.clock.wall_us();
-        core.ledger().capture(&mut checkpoint);
+        // The list before the ledger: a segment that it calls sealed lies wholly before the head, so
+        // recovery does not have to read it; one begun after the list is found by its name.
         checkpoint.segments = entries(&core.log);
+        core.ledger().capture(&mut checkpoint);
         checkpoint.next_ids.segment = next_segment(&checkpoint.segments);
         // H1: what was captured is confirmed, but a buffered batch may not be synced yet.
         sync_active(core)?;

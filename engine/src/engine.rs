@@ -63,7 +63,7 @@ struct Owner {
     core: Arc<Core>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     lock: Mutex<Option<StorageLock>>,
-    closed: Mutex<Option<CloseReport>>,
+    closed: Mutex<Option<Result<CloseReport>>>,
 }
 
 /// How closing went.
@@ -351,14 +351,16 @@ impl Engine {
 impl Owner {
     fn close(&self, timeout: Duration) -> Result<CloseReport> {
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(report) = *closed {
-            return Ok(report);
+        if let Some(report) = &*closed {
+            return report.clone();
         }
         let core = &self.core;
         core.append.end(&Error::Closed);
-        if !core.read_only {
-            inspect::end_leases(core);
-            self.drain(timeout);
+        let drained = core.read_only || self.drain(timeout);
+        let failed = core.ended();
+        if !drained {
+            // Nobody who waits is kept waiting for a disk that hangs.
+            core.end(&Error::Closed);
         }
         core.stop();
         let threads =
@@ -368,35 +370,33 @@ impl Owner {
             drop(thread.join());
         }
         let unconfirmed = core.unconfirmed_messages();
-        let failed = core.ended();
-        let marked = match &failed {
-            Some(error) => Err(error.clone()),
-            None if unconfirmed > 0 || core.read_only => Ok(()),
+        let marked = match failed.or_else(|| core.ended().filter(|_| drained)) {
+            Some(error) => Err(error),
+            None if !drained || unconfirmed > 0 || core.read_only => Ok(()),
             None => core.keeper.checkpoint(core, true),
         };
         core.end(&Error::Closed);
         core.log.forget();
         *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        let report = CloseReport { unconfirmed };
-        *closed = Some(report);
-        marked.map(|()| report)
+        let report = marked.map(|()| CloseReport { unconfirmed });
+        *closed = Some(report.clone());
+        report
     }
 
-    /// Waits until everything that was appended, acks included, is confirmed.
-    fn drain(&self, timeout: Duration) {
+    /// Hands out nothing more and waits until everything that was appended, acks included, is
+    /// confirmed. Says whether it is.
+    fn drain(&self, timeout: Duration) -> bool {
         let core = &self.core;
+        inspect::end_leases(core);
         let deadline = deadline_after(timeout);
         let left = || deadline.map(|deadline| deadline.saturating_duration_since(instant_now()));
         let commit = core.dirty.pending();
         core.hurry(true);
         let last = core.append.lock().last_placed();
-        if let Some(last) = last {
-            // Its outcome is in the report: what is not confirmed now counts as unconfirmed.
-            drop(core.wait_for(&core.confirms, last, left()));
-        }
-        if let Some(commit) = commit {
-            drop(core.wait_for(&core.acks_durable, commit, left()));
-        }
+        let confirmed = last.is_none_or(|last| core.wait_for(&core.confirms, last, left()).is_ok());
+        let acked =
+            commit.is_none_or(|commit| core.wait_for(&core.acks_durable, commit, left()).is_ok());
+        confirmed && acked
     }
 }
 

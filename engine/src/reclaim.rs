@@ -38,9 +38,11 @@ impl Retired {
     /// [`Error::Io`].
     pub(crate) fn step(&self, core: &Core) -> Result<bool> {
         let mut retired = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(newest) = core.keeper.checkpoints.newest() else { return Ok(false) };
         let mut did = false;
         for segment in dead(core) {
+            // One that is being written may list it, and has no number to note yet.
+            let _paused = core.keeper.checkpoints.pause();
+            let Some(newest) = core.keeper.checkpoints.newest() else { return Ok(did) };
             core.log.retire_segment(&segment);
             retired.push(Gone { segment, listed_to: newest.number });
             did = true;

@@ -454,6 +454,9 @@ fn tell(core: &Core, news: News) {
         for queue in effects.granted {
             queue.sleepers.wake_one();
         }
+        for (group, queue) in effects.bound {
+            core.waiting.joined(group, &queue);
+        }
         for queue in effects.deleted {
             queue.set_gone();
             queue.sleepers.wake_all();
@@ -465,6 +468,9 @@ fn tell(core: &Core, news: News) {
         let groups: Vec<_> = groups.flat_map(|groups| groups.to_vec()).collect();
         for queue in core.waiting.take(groups) {
             queue.sleepers.wake_one();
+            if !queue.sleepers.is_empty() {
+                core.waiting.add(&queue);
+            }
         }
     }
 }

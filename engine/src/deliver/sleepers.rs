@@ -48,6 +48,10 @@ impl Sleepers {
         }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     pub(crate) fn wake_all(&self) {
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
         for consumer in list.drain(..) {
@@ -70,6 +74,14 @@ impl Waiting {
         let members: Vec<GroupId> = queue.ledger().groups().collect();
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         for group in members {
+            groups.entry(group).or_default().insert(queue.id, Arc::clone(queue));
+        }
+    }
+
+    /// A queue became a member of a group: if it waits, then for this one too.
+    pub(crate) fn joined(&self, group: GroupId, queue: &Arc<Queue>) {
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.sleepers.listed.load(Ordering::Acquire) {
             groups.entry(group).or_default().insert(queue.id, Arc::clone(queue));
         }
     }

@@ -55,6 +55,8 @@ struct Group {
 pub(crate) struct Effects {
     /// Queues whose consumers may go on: their lease was extended.
     pub(crate) granted: Vec<Arc<Queue>>,
+    /// Queues that became members of a group.
+    pub(crate) bound: Vec<(GroupId, Arc<Queue>)>,
     /// Queues that are gone.
     pub(crate) deleted: Vec<Arc<Queue>>,
 }
@@ -182,7 +184,12 @@ impl Ledger {
                 let entry = GroupEntry { id, exchange, kind, key, arguments };
                 self.groups.insert(id, Group { entry: Some(entry), routes: Vec::new() });
             }
-            Control::Bind { group, queue, from } => self.bind(group, queue, from),
+            Control::Bind { group, queue, from } => {
+                self.bind(group, queue, from);
+                if let Some(queue) = self.queues.get(&queue) {
+                    effects.bound.push((group, Arc::clone(queue)));
+                }
+            }
             Control::Unbind { group, queue, to } => self.unbind(group, queue, to),
             Control::Ack { queue, messages, bytes, acks } => {
                 if let Some(queue) = self.due(queue, number) {

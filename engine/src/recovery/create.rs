@@ -3,19 +3,16 @@
 use std::sync::Arc;
 
 use fanlog_segment_format::{
-    Epoch, LogPosition, SegmentId,
-    checkpoint::Checkpoint,
-    file_name::FileName,
-    header::{SegmentHeader, is_blank},
-    layout::SEGMENT_HEADER_BYTES,
+    Epoch, LogPosition, SegmentId, checkpoint::Checkpoint, file_name::FileName,
+    header::SegmentHeader, layout::SEGMENT_HEADER_BYTES,
 };
 
-use super::{inventory::Inventory, new_store_id, open_segment, read_block};
+use super::{inventory::Inventory, new_store_id};
 use crate::{
     Error, Result, checkpoint,
     clock::Clock,
     error::FileOp,
-    storage::{Access, AlignedBuffer, Purpose, Storage, StorageFile, WriteSync},
+    storage::{AlignedBuffer, Purpose, Storage, StorageFile, WriteSync},
 };
 
 /// Number of a store's first checkpoint.
@@ -30,7 +27,7 @@ const PIECE_BYTES: usize = 1 << 20;
 pub(super) fn create(
     storage: &dyn Storage,
     clock: &dyn Clock,
-    inventory: &Inventory,
+    inventory: &mut Inventory,
 ) -> Result<Checkpoint> {
     if let Some(&id) = inventory.segments.keys().next() {
         return Err(Error::Damaged {
@@ -45,21 +42,9 @@ pub(super) fn create(
     first.next_ids.segment = 1;
     first.head.position =
         LogPosition { segment: SegmentId(1), position: SEGMENT_HEADER_BYTES as u64 };
-    remove_temporary(storage)?;
+    inventory.remove_temporary(storage)?;
     checkpoint::store(storage, FIRST, &first.encode())?;
     Ok(first)
-}
-
-/// A crash while the store was made may have left the checkpoint under its temporary name.
-fn remove_temporary(storage: &dyn Storage) -> Result<()> {
-    use fanlog_segment_format::file_name::TemporaryOf;
-    let name = FileName::Temporary(TemporaryOf::Checkpoint(FIRST)).to_string();
-    match storage.remove(&name) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io(FileOp::Remove, storage.path(&name), error))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Creates a segment's file, filled with zeros so that appending finds written blocks, and its
@@ -73,16 +58,12 @@ pub(super) fn segment(
         let path = storage.path(&name);
         move |source| Error::io(op, path, source)
     };
-    // A crash may have left one that was never begun.
-    match open_segment(storage, &name, Access::Read) {
-        Ok(file) => {
-            let block = read_block(storage, &name, &*file)?;
-            debug_assert!(is_blank(&block) || SegmentHeader::decode(&block).is_ok());
-            drop(file);
-            storage.remove(&name).map_err(failed(FileOp::Remove))?;
+    // A crash may have left one that was never begun: batches follow only once a checkpoint lists it.
+    match storage.remove(&name) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(failed(FileOp::Remove)(error));
         }
-        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
+        _ => {}
     }
     let file = storage.create(&name, Purpose::Log).map_err(failed(FileOp::Create))?;
     file.allocate(header.file_bytes).map_err(failed(FileOp::Allocate))?;

@@ -56,6 +56,14 @@ impl Inventory {
         self.newest_checkpoint().unwrap_or(0)
     }
 
+    /// Removes files that were being written when the machine stopped: they say nothing.
+    pub(crate) fn remove_temporary(&mut self, storage: &dyn Storage) -> Result<()> {
+        for name in std::mem::take(&mut self.temporary) {
+            remove(storage, &name)?;
+        }
+        Ok(())
+    }
+
     /// Removes what a crash left over and collects the files that can be used again.
     ///
     /// `active` is the segment that is appended to; files of later ones were only prepared.
@@ -65,9 +73,6 @@ impl Inventory {
         newest: &Checkpoint,
         active: SegmentId,
     ) -> Result<Supply> {
-        for name in &self.temporary {
-            remove(storage, name)?;
-        }
         // The newest from before, and the one just written, are kept.
         for &number in self.checkpoints.iter().filter(|&&number| number != newest.number) {
             remove(storage, &FileName::Checkpoint(number).to_string())?;

@@ -54,13 +54,13 @@ pub(crate) fn open(
 ) -> Result<Core> {
     config.validate()?;
     let began = clock.now();
-    let inventory = Inventory::read(&*storage)?;
+    let mut inventory = Inventory::read(&*storage)?;
     let newest = match inventory.newest_checkpoint() {
         Some(number) => read_checkpoint(&*storage, number)?,
         None if read_only || !config.create => {
             return Err(Error::NoStore { path: storage.path("") });
         }
-        None => create::create(&*storage, &*clock, &inventory)?,
+        None => create::create(&*storage, &*clock, &mut inventory)?,
     };
     let log = Log::new(
         Arc::clone(&storage),
@@ -128,6 +128,8 @@ impl Found {
         self.storage
             .sync_directory()
             .map_err(|source| Error::io(FileOp::SyncDirectory, self.storage.path(""), source))?;
+        // One of them may have the name that the next checkpoint is written under.
+        self.inventory.remove_temporary(&*self.storage)?;
         let active = match self.log.segments().last().filter(|last| last.end_offset().is_none()) {
             Some(active) => Arc::clone(active),
             None => self.first_segment(config)?,
