@@ -12,7 +12,7 @@ use std::{
         mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use clap::Args;
@@ -23,7 +23,7 @@ use crate::{
     declare::Kind,
     failure::{Failure, Status},
     output::Output,
-    store::{self, IfMissing, Settings},
+    store::{self, IfMissing, Settings, WAIT_MAX, while_full},
 };
 
 /// Publish every line of standard input as one message.
@@ -165,8 +165,7 @@ impl Publish {
             line += 1;
             let message = Message::new(&self.exchange, &self.key, &payload);
             let message = if self.buffered { message.buffered() } else { message };
-            let ticket = publisher
-                .publish(&message)
+            let ticket = while_full(|| publisher.publish(&message))
                 .map_err(|error| Failure::from(error).context(&format!("line {line}")))?;
             if sender.send(InFlight { line, bytes: payload.len() as u64, ticket }).is_err() {
                 break;
@@ -185,7 +184,9 @@ impl Publish {
         let mut tally = Tally::default();
         let mut outcome = Ok(());
         while let Some(in_flight) = next(receiver, &mut output, &mut outcome) {
-            match in_flight.ticket.wait() {
+            // Behind one that is in doubt the others only get what time they had.
+            let wait = if outcome.is_ok() { WAIT_MAX } else { Duration::ZERO };
+            match in_flight.ticket.wait_timeout(wait) {
                 Ok(confirm) => {
                     tally.count(&in_flight, confirm);
                     if self.confirms && outcome.is_ok() {

@@ -1,14 +1,21 @@
 //! Opening and closing: every command that opens a store closes it, also when it fails.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use clap::Args;
-use fanlog::{Config, Engine};
+use fanlog::{Config, Engine, Error, ErrorKind, WhenFull};
 
 use crate::failure::Failure;
 
-/// How long closing may take before the rest counts as unconfirmed.
-const CLOSE_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How long anything of the store is waited for. A disk that is full makes the engine wait for
+/// space; a command rather says so.
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(10);
+/// Time between two tries while buffers are full.
+const TRY_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Whether a store that is not there is made.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,7 +36,9 @@ pub(crate) struct Settings {
 impl Settings {
     /// Opens the store in `dir` for writing, recovery included.
     pub(crate) fn open(&self, dir: &Path, if_missing: IfMissing) -> Result<Engine, Failure> {
-        let mut config = Config { create: if_missing == IfMissing::Create, ..Config::default() };
+        let create = if_missing == IfMissing::Create;
+        // Fail, because waiting would also wait for a disk that is full.
+        let mut config = Config { create, when_full: WhenFull::Fail, ..Config::default() };
         if let Some(bytes) = self.segment_bytes {
             // What cannot be rounded is far out of the range, and the engine says so.
             config.segment_bytes_max = bytes.checked_next_multiple_of(4096).unwrap_or(bytes);
@@ -43,6 +52,19 @@ pub(crate) fn open_read_only(dir: &Path) -> Result<Engine, Failure> {
     Ok(Engine::open_read_only(dir, Config::default())?)
 }
 
+/// Tries `publish` again while buffers are full, which passes as soon as a batch is confirmed.
+pub(crate) fn while_full<T>(mut publish: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    let deadline = Instant::now() + WAIT_MAX;
+    loop {
+        match publish() {
+            Err(error) if error.kind() == ErrorKind::Full && Instant::now() < deadline => {
+                thread::sleep(TRY_INTERVAL);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 /// Runs `work` on the open store and closes it, whatever `work` says.
 ///
 /// A failure of `work` is told before one of the close.
@@ -51,7 +73,7 @@ pub(crate) fn session<T>(
     work: impl FnOnce(&Engine) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let result = work(&engine);
-    let closed = engine.close(CLOSE_WAIT_MAX);
+    let closed = engine.close(WAIT_MAX);
     // From here on another process may open the store.
     drop(engine);
     let value = result?;

@@ -88,7 +88,8 @@ impl Ack {
     /// # Errors
     ///
     /// [`Error::Poisoned`](crate::Error::Poisoned) or [`Error::Closed`](crate::Error::Closed) if it
-    /// did not get there: the message may come again.
+    /// did not get there: the message may come again. [`Error::OutOfSpace`](crate::Error::OutOfSpace),
+    /// only with `WhenFull::Fail`: it is still on its way; wait again.
     pub fn wait(&self) -> Result<()> {
         self.wait_until(None)
     }

@@ -133,13 +133,13 @@ pub(crate) fn store(storage: &dyn Storage, number: u64, bytes: &[u8]) -> Result<
     let written = file
         .write_all_at(0, bytes, WriteSync::None)
         .map_err(failed(FileOp::Write))
-        .and_then(|()| file.sync().map_err(failed(FileOp::Sync)));
+        .and_then(|()| file.sync().map_err(failed(FileOp::Sync)))
+        .and_then(|()| storage.rename(&temporary, &name).map_err(failed(FileOp::Rename)));
     if let Err(error) = written {
         // It says nothing and would be in the way of the next attempt.
         storage.remove(&temporary).map_err(failed(FileOp::Remove))?;
         return Err(error);
     }
-    storage.rename(&temporary, &name).map_err(failed(FileOp::Rename))?;
     storage
         .sync_directory()
         .map_err(|source| Error::io(FileOp::SyncDirectory, storage.path(""), source))

@@ -35,6 +35,8 @@ pub(crate) struct Confirms {
     /// Batches below it are confirmed.
     finished: AtomicU64,
     end: OnceLock<Error>,
+    /// Why no batch can be confirmed for now, where waiters are to be told rather than wait.
+    stalled: Mutex<Option<Error>>,
     slots: [Slot; SLOTS],
 }
 
@@ -43,6 +45,7 @@ impl Confirms {
         Self {
             finished: AtomicU64::new(finished),
             end: OnceLock::new(),
+            stalled: Mutex::new(None),
             slots: std::array::from_fn(|_| Slot::default()),
         }
     }
@@ -62,6 +65,24 @@ impl Confirms {
         for slot in &self.slots {
             self.wake(slot);
         }
+    }
+
+    /// Tells those who wait, and those who come, that nothing is confirmed for now; they may wait
+    /// again. `None` ends that.
+    pub(crate) fn stall(&self, reason: Option<Error>) {
+        let told = reason.is_some();
+        *self.stalled.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+        if told {
+            for slot in &self.slots {
+                self.wake(slot);
+            }
+        }
+    }
+
+    /// The outcome, or why there is none for now.
+    fn outcome_or_stall(&self, batch: u64) -> Option<Result<()>> {
+        let stalled = || self.stalled.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.outcome(batch).or_else(|| stalled().map(Err))
     }
 
     /// Why waiting ended, if it has.
@@ -87,7 +108,7 @@ impl Confirms {
 
     /// Sleeps until the batch has an outcome, or until `timeout` has passed.
     pub(crate) fn wait(&self, batch: u64, timeout: Option<Duration>) -> Result<()> {
-        if let Some(outcome) = self.outcome(batch) {
+        if let Some(outcome) = self.outcome_or_stall(batch) {
             return outcome;
         }
         let deadline = timeout.and_then(deadline_after);
@@ -95,7 +116,7 @@ impl Confirms {
         let mut sleepers = slot.sleepers.lock().unwrap_or_else(PoisonError::into_inner);
         *sleepers += 1;
         let outcome = loop {
-            if let Some(outcome) = self.outcome(batch) {
+            if let Some(outcome) = self.outcome_or_stall(batch) {
                 break outcome;
             }
             sleepers = match deadline {
@@ -117,11 +138,11 @@ impl Confirms {
     /// Waits without a thread of its own. Dropping the future gives nothing up: wait again.
     pub(crate) async fn wait_async(&self, batch: u64) -> Result<()> {
         loop {
-            if let Some(outcome) = self.outcome(batch) {
+            if let Some(outcome) = self.outcome_or_stall(batch) {
                 return outcome;
             }
             let listener = self.slots[slot_of(batch)].event.listen();
-            if let Some(outcome) = self.outcome(batch) {
+            if let Some(outcome) = self.outcome_or_stall(batch) {
                 return outcome;
             }
             listener.await;

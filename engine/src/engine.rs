@@ -221,7 +221,8 @@ impl Engine {
     /// # Errors
     ///
     /// That of the first change that can't be made; [`Error::TooLarge`] if their records are over
-    /// [`transaction_bytes_max`](Config::transaction_bytes_max).
+    /// [`transaction_bytes_max`](Config::transaction_bytes_max). [`Error::OutOfSpace`], only with
+    /// `WhenFull::Fail`: the changes are made, and durable once there is space.
     pub fn change(&self, changes: &[Change<'_>]) -> Result<()> {
         self.owner.core.change(changes)
     }
@@ -304,11 +305,16 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`], [`Error::Poisoned`], [`Error::Closed`], [`Error::ReadOnly`].
+    /// [`Error::Io`]: where there is no space the engine goes on, any other failure ends it, as one
+    /// of the background's does. [`Error::Poisoned`], [`Error::Closed`], [`Error::ReadOnly`].
     pub fn checkpoint(&self) -> Result<()> {
         let core = &self.owner.core;
         core.check_writable()?;
-        core.keeper.checkpoint(core, false)
+        core.keeper.checkpoint(core, false).inspect_err(|error| {
+            if !commit::is_out_of_space(error) {
+                core.poison(error.clone());
+            }
+        })
     }
 
     /// Does one piece of the engine's work: a commit, or else a step of the background. Says whether

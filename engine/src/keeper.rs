@@ -4,10 +4,7 @@
 //! checkpoints. It never holds up a publisher: what it has not done yet only costs memory or time.
 
 use std::{
-    sync::{
-        Arc, Condvar, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Condvar, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -38,8 +35,8 @@ pub(crate) struct Keeper {
     wake: Condvar,
     /// When the last checkpoint was written, and the log's end by then.
     last: Mutex<Last>,
-    /// Bytes of files that are gone but held by readers.
-    pub(crate) held_bytes: AtomicU64,
+    /// Segments whose files are gone, but were held by readers when last looked at.
+    pub(crate) held: Mutex<Vec<Arc<Segment>>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +54,7 @@ impl Keeper {
             signal: Mutex::new(false),
             wake: Condvar::new(),
             last: Mutex::new(Last { at: now, log_bytes: 0, batches: 0 }),
-            held_bytes: AtomicU64::new(0),
+            held: Mutex::default(),
         }
     }
 
@@ -184,5 +181,7 @@ pub(crate) fn run_keeper(core: &Arc<Core>) {
 
 /// Bytes of files that are gone but held by readers.
 pub(crate) fn held_bytes(core: &Core) -> u64 {
-    core.keeper.held_bytes.load(Ordering::Relaxed)
+    let mut held = core.keeper.held.lock().unwrap_or_else(PoisonError::into_inner);
+    held.retain(|segment| core.log.is_mapped(segment));
+    held.iter().map(|segment| segment.header.file_bytes).sum()
 }

@@ -55,3 +55,7 @@ pub use crate::{
     route::{Change, ExchangeKind},
     stats::{Histogram, Stats},
 };
+
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct ReadmeDoctests;

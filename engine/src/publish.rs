@@ -114,12 +114,32 @@ impl Publisher {
     ///
     /// As [`Publisher::publish`] and [`Ticket::wait`].
     pub fn publish_confirmed(&self, message: &Message<'_>) -> Result<Confirm> {
+        self.lead(message)?.wait()
+    }
+
+    /// Like [`Publisher::publish_confirmed`], but waits for the confirm for at most `timeout`. What
+    /// it does not cover is a write of the caller's own that hangs, and waiting for room.
+    ///
+    /// # Errors
+    ///
+    /// As [`Publisher::publish_confirmed`], and [`Error::Timeout`]: the message is in doubt, and may
+    /// still be stored.
+    pub fn publish_confirmed_timeout(
+        &self,
+        message: &Message<'_>,
+        timeout: Duration,
+    ) -> Result<Confirm> {
+        self.lead(message)?.wait_timeout(timeout)
+    }
+
+    /// Publishes a message, and writes it in this thread if the caller is alone.
+    fn lead(&self, message: &Message<'_>) -> Result<Ticket> {
         let messages = std::slice::from_ref(message);
         let (placed, lead) = self.append(messages, true, Wait::AsConfigured)?;
         if lead {
             self.shared.core.lead();
         }
-        self.ticket(placed).wait()
+        Ok(self.ticket(placed))
     }
 
     /// Appends messages as one: all are stored or none, behind one ticket, side by side in the log.
@@ -371,7 +391,8 @@ impl Ticket {
     /// # Errors
     ///
     /// [`Error::Poisoned`] or [`Error::Closed`]: the publish is in doubt; after the store is opened
-    /// again the message may be there or not.
+    /// again the message may be there or not. [`Error::OutOfSpace`], only with `WhenFull::Fail`: it
+    /// is still on its way, and goes on when there is space; wait again.
     pub fn wait(&self) -> Result<Confirm> {
         let Some(number) = self.number() else { return self.outcome(Ok(())) };
         let core = &*self.shared.core;

@@ -9,7 +9,7 @@
 //! M2. A file that a reader maps is not written again: it is removed, and its blocks go when the
 //!     last reader does.
 
-use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use fanlog_segment_format::Offset;
 
@@ -52,7 +52,7 @@ impl Retired {
         let Some(at) = ready else { return Ok(did) };
         let gone = retired.remove(at);
         drop(retired);
-        give_back(core, &gone.segment)?;
+        give_back(core, gone.segment)?;
         Ok(true)
     }
 }
@@ -98,8 +98,8 @@ fn first_live(core: &Core, queue: &Arc<Queue>) -> Offset {
 }
 
 /// Recycles or removes the file of a segment that nothing needs.
-fn give_back(core: &Core, segment: &Segment) -> Result<()> {
-    let held = core.log.is_mapped(segment);
+fn give_back(core: &Core, segment: Arc<Segment>) -> Result<()> {
+    let held = core.log.is_mapped(&segment);
     let bytes = segment.header.file_bytes;
     if !held && core.supply.recycle(core, &segment.name, bytes)? {
         core.stats.recycled();
@@ -110,7 +110,7 @@ fn give_back(core: &Core, segment: &Segment) -> Result<()> {
         .map_err(|source| Error::io(FileOp::Remove, core.storage.path(&segment.name), source))?;
     core.stats.deleted();
     if held {
-        core.keeper.held_bytes.fetch_add(bytes, Ordering::Relaxed);
+        core.keeper.held.lock().unwrap_or_else(PoisonError::into_inner).push(segment);
     }
     Ok(())
 }

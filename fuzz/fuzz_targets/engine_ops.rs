@@ -1,4 +1,6 @@
 //! See [`fanlog_fuzz::ops`].
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fanlog_fuzz::ops::run(bytes));
+use fanlog_fuzz::ops::{Op, run};
+
+libfuzzer_sys::fuzz_target!(|ops: Vec<Op>| run(&ops));

@@ -1,4 +1,6 @@
 //! See [`fanlog_fuzz::recover`].
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fanlog_fuzz::recover::run(bytes));
+use fanlog_fuzz::recover::{Case, run};
+
+libfuzzer_sys::fuzz_target!(|input: Case| run(&input));

@@ -1,4 +1,6 @@
 //! See [`fanlog_fuzz::record`].
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fanlog_fuzz::record::run(bytes));
+use fanlog_fuzz::record::{Fields, run};
+
+libfuzzer_sys::fuzz_target!(|input: Fields<'_>| run(&input));

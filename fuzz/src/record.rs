@@ -1,6 +1,6 @@
 //! Records: encoded, sealed, decoded.
 
-use arbitrary::{Arbitrary, Unstructured};
+use arbitrary::Arbitrary;
 use fanlog_segment_format::{
     AckBytes, AckEncoder, AckItem, Control, CountList, DurabilityMode, Epoch, ExchangeId, GroupId,
     MessageRecord, Offset, PAGE_WORDS, QueueId, RECORD_ALIGN, Record, RouteId, U32List, align_up,
@@ -11,7 +11,7 @@ use crate::STORE;
 
 /// The fields of a message.
 #[derive(Arbitrary, Debug)]
-struct Fields<'a> {
+pub struct MessageFields<'a> {
     offset: u64,
     route: u32,
     exchange: u32,
@@ -31,7 +31,7 @@ struct Fields<'a> {
 
 /// The fields of a control record.
 #[derive(Arbitrary, Debug)]
-struct ControlFields<'a> {
+pub struct ControlFields<'a> {
     which: u8,
     ids: (u32, u32, u32),
     flags: u32,
@@ -44,14 +44,20 @@ struct ControlFields<'a> {
     counts: Vec<(u64, u32)>,
 }
 
-/// Makes records of `bytes` and expects them back.
-pub fn run(bytes: &[u8]) {
-    let mut input = Unstructured::new(bytes);
-    if let Ok(fields) = Fields::arbitrary(&mut input) {
-        message(&fields);
-    }
-    if let Ok(fields) = ControlFields::arbitrary(&mut Unstructured::new(bytes)) {
-        control(&fields);
+/// What a record is made of.
+#[derive(Arbitrary, Debug)]
+pub enum Fields<'a> {
+    /// A message.
+    Message(MessageFields<'a>),
+    /// A control record.
+    Control(ControlFields<'a>),
+}
+
+/// Makes a record and expects it back.
+pub fn run(fields: &Fields<'_>) {
+    match fields {
+        Fields::Message(fields) => message(fields),
+        Fields::Control(fields) => control(fields),
     }
 }
 
@@ -62,7 +68,7 @@ fn increasing(list: &[u32]) -> Vec<u32> {
     list
 }
 
-fn message(fields: &Fields<'_>) {
+fn message(fields: &MessageFields<'_>) {
     let groups = fields.groups.as_deref().map(increasing);
     let record = MessageRecord {
         offset: Offset(fields.offset),

@@ -1,35 +1,77 @@
-//! scratch
-use std::collections::BTreeMap;
-use fanlog_tests::{operations::{Classifier, Purpose}, world::{Plan, Stop, World}};
-use fanlog::storage::CrashMode;
+//! The engine without threads: every operation of a run is cut once.
 
-fn run(seed: u64, cut: Option<u64>) -> World {
-    let mut world = World::new(Plan::new(seed));
-    if let Some(cut) = cut { world.disk.cut_at(cut); }
-    let outcome = world.open().and_then(|()| world.set_up()).and_then(|()| world.run(500));
-    if let Err(Stop::Problem(problem)) = outcome { 
-        for line in world.trace.iter().rev().take(20).rev() { println!("{line}"); }
-        panic!("seed {seed} cut {cut:?}: {problem}"); }
-    world
-}
-#[test]
-fn first() {
-    let from: u64 = std::env::var("FROM").ok().and_then(|s| s.parse().ok()).unwrap_or(0);
-    for seed in from..from + 20 {
-        let world = run(seed, None);
-        let mut c = Classifier::default();
-        let mut m: BTreeMap<Purpose, u32> = BTreeMap::new();
-        for op in world.disk.operations() { *m.entry(c.purpose(&op, 65536)).or_default() += 1; }
-        let mut world = world;
-        let stats = world.engine().stats();
-        println!("seed {seed} ops {} {:?} {:?} rec {} del {}", world.disk.operation_count(), world.counts, m, stats.segments_recycled, stats.segments_deleted);
-        let r = world.power_off().unwrap();
-        for mode in [CrashMode::LoseUnsynced, CrashMode::KeepAll, CrashMode::Random] {
-            let t = std::time::Instant::now();
-            match r.revive(r.image(seed, mode), mode == CrashMode::KeepAll) {
-                Ok((mut w, seen)) => { let a = t.elapsed(); if let Err(e) = w.finish() { println!("{seed} {mode:?} {e:?}"); } println!("{seen:?} {a:?} {:?}", t.elapsed()); }
-                Err(e) => println!("seed {seed} {mode:?}: {e:?}"),
-            }
-        }
+use fanlog_tests::operations::Purpose;
+use fanlog_tests::world::Counts;
+
+use crate::cuts::{IMAGES, assert_none, chosen, for_each, judge_image, purposes, run, tally};
+
+const STEPS: u64 = 600;
+
+/// The run itself, uncut: it has to do what the test is about.
+#[track_caller]
+fn rehearse(seed: u64, wanted: &[Purpose]) -> Vec<Purpose> {
+    let mut world = run(seed, STEPS, None).unwrap_or_else(|problem| panic!("seed {seed}: {problem}"));
+    let purposes = purposes(&world.disk.operations());
+    let tally = tally(&purposes);
+    world.power_off().unwrap();
+    let Counts { topology_changes, checkpoints, recycled, .. } = world.counts;
+    let counts = world.counts;
+    assert!(tally[&Purpose::SegmentHeader] > 3, "rolls: {tally:?}");
+    assert!(checkpoints >= 3 && topology_changes >= 10 && recycled >= 1, "{counts:?}");
+    assert!(counts.acks_waited > 3 && counts.acks_lazy > 10, "{counts:?}");
+    assert!(counts.requeued > 10 && counts.consumers_dropped > 3, "{counts:?}");
+    assert!(counts.batches > 3 && counts.buffered > 3 && counts.most_unconfirmed >= 3, "{counts:?}");
+    for purpose in wanted {
+        assert!(tally.contains_key(purpose), "seed {seed}: no {purpose:?} among {tally:?}");
     }
+    purposes
+}
+
+fn cut_everywhere(seed: u64, wanted: &[Purpose]) {
+    let purposes = rehearse(seed, wanted);
+    let failures = for_each(purposes.len() as u64, |cut| {
+        if chosen("FANLOG_CUT").is_some_and(|chosen| chosen != cut) {
+            return Ok(());
+        }
+        let purpose = purposes[usize::try_from(cut).unwrap()];
+        let place = format!("seed {seed} cut {cut} ({purpose:?})");
+        let mut world = run(seed, STEPS, Some(cut)).map_err(|problem| format!("{place}: {problem}"))?;
+        if !world.disk.is_cut() {
+            return Err(format!("{place}: the run differs from the uncut one"));
+        }
+        let remains = world.power_off().map_err(|stop| format!("{place}: {stop:?}"))?;
+        for (mode, chance) in IMAGES {
+            judge_image(&remains, mode, chance)
+                .map_err(|problem| format!("{place} image {mode:?} {chance}: {problem}"))?;
+        }
+        Ok(())
+    });
+    assert_none(&failures);
+}
+
+#[test]
+fn every_operation_may_be_the_last() {
+    use Purpose as P;
+    let common = [
+        P::BatchWrite,
+        P::SegmentSync,
+        P::SegmentHeader,
+        P::FooterWrite,
+        P::CheckpointCreate,
+        P::CheckpointWrite,
+        P::CheckpointSync,
+        P::CheckpointRename,
+        P::CheckpointRemove,
+        P::FreeCreate,
+        P::FreeSync,
+        P::FreeBlank,
+        P::FreeToSegment,
+        P::SegmentToFree,
+        P::SegmentRemove,
+        P::DirectorySync,
+    ];
+    if let Some(seed) = chosen("FANLOG_SEED") {
+        return cut_everywhere(seed, &[]);
+    }
+    cut_everywhere(1, &common);
 }

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use fanlog::{
-    DeliveryTag, Engine, Error, ExchangeKind, Message, QueueView,
-    storage::OperationKind,
+    DeliveryTag, Engine, Error, ExchangeKind, Message, QueueView, storage::OperationKind,
 };
 
 use crate::support::{

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use fanlog::{
-    Config, Engine, Error, ErrorKind, ExchangeKind, Message,
+    Config, Engine, Error, ErrorKind, ExchangeKind, Message, Ticket,
     clock::SystemClock,
     storage::{Call, Fault, FaultRule, FaultStorage, MemoryStorage},
 };
@@ -16,8 +16,8 @@ use crate::{
     },
 };
 
-/// An engine whose disk takes nothing more from `full` on: batches wait for space.
-fn filling_up() -> (MemoryStorage, Engine) {
+/// An engine whose disk is full, with a message that waits for space.
+fn filling_up() -> (MemoryStorage, Engine, Ticket) {
     let disk = MemoryStorage::new();
     let clock = Arc::new(SystemClock::new());
     let engine = Engine::open_on(Arc::new(disk.clone()), clock, small()).unwrap();
@@ -26,14 +26,13 @@ fn filling_up() -> (MemoryStorage, Engine) {
     until("segments are ready", || engine.stats().segments_ready > 0);
     disk.set_capacity(Some(0));
     // Fills the active segment and those that are ready.
-    while engine
-        .publisher()
-        .publish(&Message::new("", "jobs", &[0; 20_000]))
-        .unwrap()
-        .wait_timeout(Duration::from_millis(300))
-        .is_ok()
-    {}
-    (disk, engine)
+    loop {
+        let ticket =
+            engine.publisher().publish(&Message::new("", "jobs", &vec![0; 20_000])).unwrap();
+        if ticket.wait_timeout(Duration::from_millis(300)).is_err() {
+            return (disk, engine, ticket);
+        }
+    }
 }
 
 #[test]
@@ -88,36 +87,36 @@ fn closing_wakes_consumers_that_slept_on_while_another_was_served() {
 
 #[test]
 fn closing_wakes_those_who_wait_for_confirms_and_reports_what_is_unconfirmed() {
-    let (_disk, engine) = filling_up();
-    let mut waiting = Vec::new();
-    for _ in 0..3 {
-        let ticket = engine.publisher().publish(&Message::new("", "jobs", b"late"));
-        // Where the log waits for space, publishers do: they are told too.
-        if let Ok(ticket) = ticket {
-            waiting.push(start(move || ticket.wait().unwrap_err().kind()));
-        }
-    }
-    let stored = engine.stats();
+    let (_disk, engine, ticket) = filling_up();
+    let ticket = Arc::new(ticket);
+    let waiting = [(); 2].map(|()| {
+        let ticket = Arc::clone(&ticket);
+        start(move || ticket.wait().unwrap_err().kind())
+    });
+    let awaiting = Arc::clone(&ticket);
+    let awaiting = start(move || block_on(awaiting.confirmed()).unwrap_err().kind());
     let report = engine.close(Duration::from_millis(20)).unwrap();
-    assert_eq!(report.unconfirmed, stored.published_messages - stored.confirmed_messages);
-    assert!(report.unconfirmed > 0);
+    assert_eq!(report.unconfirmed, 1);
     assert!(waiting.into_iter().all(|waiting| waiting.join() == ErrorKind::Closed));
+    assert_eq!(awaiting.join(), ErrorKind::Closed);
+    assert_eq!(ticket.wait_timeout(Duration::ZERO).unwrap_err().kind(), ErrorKind::Closed);
 }
 
 #[test]
 fn closing_wakes_publishers_that_wait_for_room() {
-    let (_disk, engine) = filling_up();
+    let (_disk, engine, _ticket) = filling_up();
     let publishers: Vec<_> = (0..3)
         .map(|at| {
             let publisher = engine.publisher();
             start(move || {
-                let message = Message::new("", "jobs", &[0; 20_000]);
+                let payload = vec![0; 20_000];
+                let message = Message::new("", "jobs", &payload);
                 loop {
-                    let published = match at {
+                    let outcome = match at {
                         0 => block_on(publisher.publish_async(&message)),
                         _ => publisher.publish(&message),
                     };
-                    if let Err(error) = published {
+                    if let Err(error) = outcome {
                         return error.kind();
                     }
                 }
@@ -130,24 +129,23 @@ fn closing_wakes_publishers_that_wait_for_room() {
 
 #[test]
 fn closing_wakes_those_who_wait_for_acks() {
-    let (_disk, engine) = filling_up();
-    let consumer = consume(&engine, "jobs", 10);
-    let waiting: Vec<_> = match consumer.recv_timeout(Duration::from_millis(300)).unwrap() {
-        // The lease went through before the disk was full.
-        Some(delivery) => {
-            let ack = delivery.ack().unwrap();
-            let copy = ack.clone();
-            vec![
-                start(move || ack.wait().err().map(|error| error.kind())),
-                start(move || block_on(copy.durable()).err().map(|error| error.kind())),
-            ]
-        }
-        None => Vec::new(),
-    };
-    engine.close(Duration::from_millis(20)).unwrap();
-    for waiting in waiting {
-        assert!(matches!(waiting.join(), None | Some(ErrorKind::Closed)));
-    }
+    let gate = Arc::new(Gate::default());
+    let storage = Arc::new(GatedStorage::new(&gate));
+    let engine = Engine::open_on(storage, Arc::new(SystemClock::new()), small()).unwrap();
+    engine.declare_queue("jobs").unwrap();
+    publish(&engine, "jobs", b"first");
+    let consumer = consume(&engine, "jobs", 1);
+    let delivery = consumer.recv_timeout(PATIENCE).unwrap().unwrap();
+    gate.shut();
+    let ack = delivery.ack().unwrap();
+    let copy = ack.clone();
+    let waiting = start(move || ack.wait().unwrap_err().kind());
+    let awaiting = start(move || block_on(copy.durable()).unwrap_err().kind());
+    until("the write hangs", || gate.waiting() > 0);
+    let closing = start(move || engine.close(Duration::from_millis(10)));
+    assert_eq!((waiting.join(), awaiting.join()), (ErrorKind::Closed, ErrorKind::Closed));
+    gate.open();
+    assert_eq!(closing.join().unwrap().unconfirmed, 0);
 }
 
 /// The lock can't be given back while a write is under way, but those who wait can be told.
@@ -162,10 +160,12 @@ fn closing_tells_those_who_wait_in_its_time_although_the_disk_hangs() {
     let ticket = engine.publisher().publish(&Message::new("", "jobs", b"a")).unwrap();
     let consumer = consume(&engine, "jobs", 1);
     let waiting = start(move || ticket.wait().err());
-    let receiving = start(move || loop {
-        match consumer.recv() {
-            Ok(delivery) => drop(delivery.keep()),
-            Err(error) => return error,
+    let receiving = start(move || {
+        loop {
+            match consumer.recv() {
+                Ok(delivery) => drop(delivery.keep()),
+                Err(error) => return error,
+            }
         }
     });
     until("the write hangs", || gate.waiting() > 0);
@@ -239,7 +239,7 @@ fn nothing_is_handed_out_after_the_close() {
 
 #[test]
 fn closing_twice_and_from_many_threads_returns_what_the_first_one_did() {
-    let (_disk, engine) = filling_up();
+    let (_disk, engine, _ticket) = filling_up();
     let closing: Vec<_> = (0..4)
         .map(|_| {
             let engine = engine.clone();
@@ -306,7 +306,9 @@ fn payloads_stay_readable_after_delete_close_and_the_end_of_the_directory() {
     engine.close(PATIENCE).unwrap();
     // Read through maps of sealed segments now, and from memory for the last ones.
     let engine = Engine::open(dir.path(), config).unwrap();
-    until("all is sealed", || engine.segments().iter().rev().skip(1).all(|one| one.state == "sealed"));
+    until("all is sealed", || {
+        engine.segments().iter().rev().skip(1).all(|one| one.state == "sealed")
+    });
     for number in 200..210 {
         publish(&engine, "jobs", &pattern(number, 1500));
     }
@@ -330,8 +332,7 @@ fn payloads_stay_readable_after_delete_close_and_the_end_of_the_directory() {
 fn a_failed_write_is_told_to_all_who_wait_and_the_store_opens_again() {
     let machine = Machine::new();
     let faults = FaultStorage::new(Arc::new(machine.disk.clone()));
-    let engine =
-        machine.open_through(Arc::new(faults.clone()), crate::support::stepped()).unwrap();
+    let engine = machine.open_through(Arc::new(faults.clone()), crate::support::stepped()).unwrap();
     engine.declare_queue("jobs").unwrap();
     publish(&engine, "jobs", b"a");
     let rule = FaultRule::new(Call::Write, Fault::Os(5)).name_contains(".seg");
@@ -344,9 +345,14 @@ fn a_failed_write_is_told_to_all_who_wait_and_the_store_opens_again() {
         assert_eq!(error.kind(), ErrorKind::Poisoned);
         assert!(error.path().is_some(), "{error}");
     }
-    assert_eq!(publisher.publish(&Message::new("", "jobs", b"c")).unwrap_err().kind(), ErrorKind::Poisoned);
+    assert_eq!(
+        publisher.publish(&Message::new("", "jobs", b"c")).unwrap_err().kind(),
+        ErrorKind::Poisoned
+    );
     assert!(engine.stats().poisoned);
-    assert_eq!(engine.close(Duration::ZERO).unwrap_err().kind(), ErrorKind::Poisoned);
+    for _ in 0..2 {
+        assert_eq!(engine.close(Duration::ZERO).unwrap_err().kind(), ErrorKind::Poisoned);
+    }
     let again = machine.open();
     assert_eq!(text(&again.browse("jobs").unwrap().next().unwrap().unwrap().payload), "a");
     publish(&again, "jobs", b"d");

@@ -11,12 +11,12 @@ use std::{
 use fanlog::{Config, ErrorKind, Message, WhenFull};
 
 use crate::support::{
-    PATIENCE, Wakes, block_on, consume, nothing, publish, settle, start, stepped, text, threaded,
-    unacked, until, with_jobs, Machine, next,
+    Machine, PATIENCE, Wakes, block_on, consume, next, nothing, publish, settle, start, stepped,
+    text, threaded, unacked, until, with_jobs,
 };
 
-fn poll<F: Future>(future: &mut Pin<&mut F>, wakes: &Arc<Wakes>) -> Poll<F::Output> {
-    let waker = Waker::from(Arc::clone(wakes));
+fn poll<F: Future>(future: &mut Pin<&mut F>, counter: &Arc<Wakes>) -> Poll<F::Output> {
+    let waker = Waker::from(Arc::clone(counter));
     future.as_mut().poll(&mut Context::from_waker(&waker))
 }
 
@@ -127,8 +127,8 @@ fn dropping_a_receive_loses_no_message_and_no_wake_up() {
         publish(&engine, "jobs", &[number]);
         settle(&engine);
         // Whoever was dealt it has it; the other has nothing.
-        let first = one.try_recv().unwrap();
-        let second = other.try_recv().unwrap();
+        let first = one.recv_timeout(Duration::ZERO).unwrap();
+        let second = other.recv_timeout(Duration::ZERO).unwrap();
         assert!(first.is_some() != second.is_some());
         let delivery = first.or(second).unwrap();
         assert_eq!(delivery.payload(), [number]);
@@ -143,7 +143,7 @@ fn dropping_a_publish_that_waits_for_room_publishes_nothing() {
     let engine = machine.open_with(Config { when_full: WhenFull::Fail, ..stepped() });
     engine.declare_queue("jobs").unwrap();
     let publisher = engine.publisher();
-    let payload = [0; 100_000];
+    let payload = vec![0; 100_000];
     let message = Message::new("", "jobs", &payload);
     let mut placed = 0;
     while publisher.publish(&message).is_ok() {

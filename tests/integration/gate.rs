@@ -11,6 +11,8 @@ use fanlog::storage::{
     StorageFile, StorageLock, WriteSync,
 };
 
+use crate::support::is_segment;
+
 /// Holds up writes to segments while it is shut.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
@@ -59,7 +61,7 @@ impl GatedStorage {
     }
 
     fn file(&self, name: &str, inner: Arc<dyn StorageFile>) -> Arc<dyn StorageFile> {
-        if name.ends_with(".seg") && !name.starts_with("free-") {
+        if is_segment(name) {
             return Arc::new(GatedFile { inner, gate: Arc::clone(&self.gate) });
         }
         inner

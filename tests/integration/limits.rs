@@ -11,7 +11,13 @@ use crate::support::{
 const MIB: usize = 1 << 20;
 
 #[track_caller]
-fn too_large(machine: &Machine, engine: &Engine, messages: &[Message<'_>], what: &str, limit: usize) {
+fn too_large(
+    machine: &Machine,
+    engine: &Engine,
+    messages: &[Message<'_>],
+    what: &str,
+    limit: usize,
+) {
     settle(engine);
     let before = (machine.disk.operation_count(), engine.stats().end_offset);
     let publisher = engine.publisher();
@@ -31,8 +37,7 @@ fn too_large(machine: &Machine, engine: &Engine, messages: &[Message<'_>], what:
 #[test]
 fn what_is_over_a_limit_is_refused_before_anything_is_written() {
     let machine = Machine::new();
-    let config =
-        Config { message_bytes_max: 10_000, transaction_bytes_max: 50_000, ..stepped() };
+    let config = Config { message_bytes_max: 10_000, transaction_bytes_max: 50_000, ..stepped() };
     let engine = machine.open_with(config);
     engine.declare_queue("jobs").unwrap();
     publish(&engine, "jobs", b"first");
@@ -58,8 +63,7 @@ fn a_change_over_the_limit_is_refused_and_changes_nothing() {
     let machine = Machine::new();
     let engine = machine.open_with(Config { transaction_bytes_max: 10_000, ..stepped() });
     let names: Vec<String> = (0..200).map(|number| format!("q{number}")).collect();
-    let changes: Vec<Change<'_>> =
-        names.iter().map(|name| Change::DeclareQueue { name }).collect();
+    let changes: Vec<Change<'_>> = names.iter().map(|name| Change::DeclareQueue { name }).collect();
     let before = machine.disk.operation_count();
     assert_eq!(engine.change(&changes).unwrap_err().kind(), ErrorKind::TooLarge);
     assert_eq!(machine.disk.operation_count(), before);
@@ -71,10 +75,10 @@ fn a_change_over_the_limit_is_refused_and_changes_nothing() {
 fn a_message_of_64_mib_with_all_its_parts_at_their_limits_comes_back_byte_for_byte() {
     let dir = tempfile::tempdir().unwrap();
     let config = Config { transaction_bytes_max: 4096, segments_ahead: 1, ..Config::default() };
-    let engine = Engine::open(dir.path(), Config { segment_bytes_max: 1 << 20, ..config.clone() }).unwrap();
+    let engine =
+        Engine::open(dir.path(), Config { segment_bytes_max: 1 << 20, ..config.clone() }).unwrap();
     engine.declare_queue("jobs").unwrap();
-    let (payload, properties, headers) =
-        (pattern(1, 64 * MIB), pattern(2, MIB), pattern(3, MIB));
+    let (payload, properties, headers) = (pattern(1, 64 * MIB), pattern(2, MIB), pattern(3, MIB));
     publish(&engine, "jobs", b"before");
     let message = Message::new("", "jobs", &payload).properties(&properties).headers(&headers);
     engine.publisher().publish_confirmed(&message).unwrap();
@@ -168,7 +172,10 @@ fn without_create_a_directory_without_a_store_is_left_as_it_is() {
     let missing = dir.path().join("missing");
     for path in [dir.path(), &missing] {
         let error = Engine::open(path, config.clone()).map(drop).unwrap_err();
-        assert!(matches!(&error, Error::NoStore { path: named } if named.starts_with(path)), "{error}");
+        assert!(
+            matches!(&error, Error::NoStore { path: named } if named.starts_with(path)),
+            "{error}"
+        );
         assert_eq!(error.kind(), ErrorKind::NotFound);
     }
     assert!(!missing.exists());

@@ -161,10 +161,8 @@ fn messages_published_after_a_crash_are_not_flagged() {
     // The lease reached far beyond the end of the log: what is new there was in nobody's hands.
     let again = machine.killed().open();
     publish(&again, "jobs", b"new");
-    let flags: Vec<bool> = ready(&consume(&again, "jobs", 10))
-        .iter()
-        .map(fanlog::Delivery::redelivered)
-        .collect();
+    let flags: Vec<bool> =
+        ready(&consume(&again, "jobs", 10)).iter().map(fanlog::Delivery::redelivered).collect();
     assert_eq!(flags, [true, false]);
     drop(held);
 }

@@ -187,6 +187,20 @@ pub(crate) fn sound(engine: &Engine) {
     assert!(report.problems.is_empty(), "{:?}", report.problems);
 }
 
+/// Whether a file of that name is a segment, begun or only prepared.
+pub(crate) fn is_segment(name: &str) -> bool {
+    name.strip_suffix(".seg").is_some_and(is_number)
+}
+
+/// Whether a file of that name is a checkpoint.
+pub(crate) fn is_checkpoint(name: &str) -> bool {
+    name.strip_suffix(".ckpt").is_some_and(is_number)
+}
+
+fn is_number(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// Bytes that look like nothing else: payload `number` of `length`.
 pub(crate) fn pattern(number: u64, length: usize) -> Vec<u8> {
     let mut state = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;

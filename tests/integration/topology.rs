@@ -444,9 +444,12 @@ fn a_message_is_routed_before_a_change_or_after_it_never_between() {
         })
         .collect();
     let both = |bind: bool| {
-        let [one, two] = ["x", "y"].map(|queue| match bind {
-            true => Change::Bind { queue, exchange: "results", routing_key: "" },
-            false => Change::Unbind { queue, exchange: "results", routing_key: "" },
+        let [one, two] = ["x", "y"].map(|queue| {
+            if bind {
+                Change::Bind { queue, exchange: "results", routing_key: "" }
+            } else {
+                Change::Unbind { queue, exchange: "results", routing_key: "" }
+            }
         });
         engine.change(&[one, two]).unwrap();
     };
@@ -454,7 +457,9 @@ fn a_message_is_routed_before_a_change_or_after_it_never_between() {
         both(true);
         both(false);
     }
-    publishing.into_iter().for_each(|thread| thread.join());
+    for thread in publishing {
+        thread.join();
+    }
     let [x, y] = ["x", "y"].map(|queue| {
         let messages = engine.browse(queue).unwrap().map(|message| message.unwrap().offset.0);
         messages.collect::<Vec<_>>()

@@ -19,12 +19,24 @@ pub struct Habits {
     inner: Arc<dyn Storage>,
     unwritten: bool,
     meeting: Option<Arc<Meeting>>,
+    lie: Option<Lie>,
+}
+
+/// What a lying disk claims and does not do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lie {
+    /// That a write with [`WriteSync::Data`] is durable.
+    Write,
+    /// That a file was synced.
+    Sync,
+    /// That the directory was synced.
+    SyncDirectory,
 }
 
 impl Habits {
     /// Wraps `inner`. `unwritten`: reserved blocks have to be written before they are fast.
     pub fn new(inner: Arc<dyn Storage>, unwritten: bool) -> Self {
-        Self { inner, unwritten, meeting: None }
+        Self { inner, unwritten, meeting: None, lie: None }
     }
 
     /// The same, with writes of batches that meet in `meeting`.
@@ -32,10 +44,16 @@ impl Habits {
         Self { meeting: Some(meeting), ..self }
     }
 
+    /// The same, but it lies.
+    pub fn lying(self, lie: Lie) -> Self {
+        Self { lie: Some(lie), ..self }
+    }
+
     fn file(&self, name: &str, inner: Arc<dyn StorageFile>) -> Arc<dyn StorageFile> {
         let log = name.ends_with(".seg") || name.starts_with("free-");
         let meeting = self.meeting.clone().filter(|_| log);
-        Arc::new(HabitFile { inner, unwritten: self.unwritten, meeting })
+        let lie = self.lie;
+        Arc::new(HabitFile { inner, unwritten: self.unwritten, meeting, lie })
     }
 }
 
@@ -74,6 +92,9 @@ impl Storage for Habits {
     }
 
     fn sync_directory(&self) -> io::Result<()> {
+        if self.lie == Some(Lie::SyncDirectory) {
+            return Ok(());
+        }
         self.inner.sync_directory()
     }
 
@@ -95,10 +116,12 @@ struct HabitFile {
     inner: Arc<dyn StorageFile>,
     unwritten: bool,
     meeting: Option<Arc<Meeting>>,
+    lie: Option<Lie>,
 }
 
 impl StorageFile for HabitFile {
     fn write_at(&self, position: u64, bytes: &[u8], sync: WriteSync) -> io::Result<usize> {
+        let sync = if self.lie == Some(Lie::Write) { WriteSync::None } else { sync };
         match &self.meeting {
             Some(meeting) if position > 0 => {
                 meeting.hold(|| self.inner.write_at(position, bytes, sync))
@@ -112,6 +135,9 @@ impl StorageFile for HabitFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        if self.lie == Some(Lie::Sync) {
+            return Ok(());
+        }
         self.inner.sync()
     }
 
@@ -145,6 +171,7 @@ pub struct Meeting {
     most: AtomicUsize,
     swapped: AtomicUsize,
     writes: AtomicUsize,
+    failed_together: AtomicUsize,
 }
 
 const PATIENCE: Duration = Duration::from_micros(600);
@@ -160,7 +187,12 @@ impl Meeting {
         self.swapped.load(Ordering::Relaxed)
     }
 
-    fn hold<T>(&self, write: impl FnOnce() -> T) -> T {
+    /// How often a write failed while another one was under way.
+    pub fn failed_together(&self) -> usize {
+        self.failed_together.load(Ordering::Relaxed)
+    }
+
+    fn hold<T>(&self, write: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         let number = self.writes.fetch_add(1, Ordering::Relaxed);
         let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
         *inside += 1;
@@ -180,6 +212,9 @@ impl Meeting {
         drop(inside);
         let outcome = write();
         let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        if outcome.is_err() && *inside > 1 {
+            self.failed_together.fetch_add(1, Ordering::Relaxed);
+        }
         *inside -= 1;
         self.changed.notify_all();
         drop(inside);

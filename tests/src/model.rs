@@ -75,6 +75,8 @@ pub struct QueueModel {
     pub name: Arc<str>,
     /// What was routed to it, in the order of publishing.
     pub entries: BTreeMap<Id, Entry>,
+    /// It came and went while others published: what exactly it got is not known.
+    pub lax: bool,
 }
 
 /// Exchanges, queues and bindings.
@@ -138,7 +140,7 @@ pub struct Model {
 impl Model {
     /// Makes room for a queue that is about to be declared.
     pub fn new_queue(&mut self, name: &str) -> QueueId {
-        self.queues.push(QueueModel { name: name.into(), entries: BTreeMap::new() });
+        self.queues.push(QueueModel { name: name.into(), entries: BTreeMap::new(), lax: false });
         self.queues.len() - 1
     }
 
@@ -177,7 +179,13 @@ impl Model {
     /// What a queue has to hand out, in order: neither acked nor about to be.
     pub fn outstanding(&self, queue: QueueId) -> Vec<Id> {
         let entries = &self.queues[queue].entries;
-        entries.iter().filter(|(_, entry)| entry.acked == Acked::No).map(|(id, _)| *id).collect()
+        let wanted = entries.iter().filter(|(_, entry)| entry.acked == Acked::No);
+        let mut ids: Vec<Id> = wanted.map(|(id, _)| *id).collect();
+        ids.sort_by_key(|id| match self.sent[*id].fate {
+            Fate::Confirmed(offset) => offset,
+            Fate::Pending | Fate::Lost => u64::MAX,
+        });
+        ids
     }
 
     /// The payload of a message.

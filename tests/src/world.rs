@@ -7,19 +7,21 @@
 mod consume;
 mod lives;
 mod publish;
+mod space;
 mod topology;
 
+use std::cell::RefCell;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fanlog::clock::ManualClock;
-use fanlog::storage::{FaultStorage, MemoryStorage, Storage};
+use fanlog::storage::{FaultRule, FaultStorage, MemoryStorage, Storage};
 use fanlog::{Ack, Config, Engine, Ticket};
 
 use self::consume::Taker;
 pub use self::lives::Remains;
-use crate::disks::Habits;
+use crate::disks::{Habits, Lie};
 use crate::model::{Id, Model, QueueId};
 use crate::random::Random;
 
@@ -64,8 +66,8 @@ pub struct Plan {
     pub seed: u64,
     /// Reserved blocks have to be filled with zeros.
     pub unwritten: bool,
-    /// Calls of the storage fail by these rules.
-    pub faults: bool,
+    /// What the disk claims and does not do.
+    pub lie: Option<Lie>,
     /// Close, crash and open again on the way.
     pub lives: bool,
 }
@@ -73,7 +75,7 @@ pub struct Plan {
 impl Plan {
     /// A plan with nothing special.
     pub fn new(seed: u64) -> Self {
-        Self { seed, unwritten: seed.is_multiple_of(2), faults: false, lives: false }
+        Self { seed, unwritten: seed.is_multiple_of(2), lie: None, lives: false }
     }
 
     fn config(&self) -> Config {
@@ -99,8 +101,12 @@ pub struct World {
     pub plan: Plan,
     /// The disk.
     pub disk: MemoryStorage,
-    /// Where faults are planted, if the plan says so.
+    /// Where faults are planted, if any are.
     pub faults: Option<FaultStorage>,
+    /// Faults that are no excuse any more.
+    forgiven: u64,
+    /// The call that failed last.
+    failed_call: RefCell<String>,
     /// The time.
     pub clock: Arc<ManualClock>,
     /// What the store has to hold.
@@ -129,6 +135,8 @@ impl World {
             random: Random::new(plan.seed),
             disk,
             faults: None,
+            forgiven: 0,
+            failed_call: RefCell::default(),
             clock: Arc::new(ManualClock::new()),
             model,
             counts: Counts::default(),
@@ -153,11 +161,14 @@ impl World {
     /// If power is cut, or the store does not open.
     pub fn open(&mut self) -> Work {
         let mut storage: Arc<dyn Storage> = Arc::new(self.disk.clone());
-        if self.plan.faults {
-            let faults = self.faults.get_or_insert_with(|| FaultStorage::new(Arc::clone(&storage)));
+        if let Some(faults) = &self.faults {
             storage = Arc::new(faults.clone());
         }
-        let storage = Arc::new(Habits::new(storage, self.plan.unwritten));
+        let habits = Habits::new(storage, self.plan.unwritten);
+        let storage = Arc::new(match self.plan.lie {
+            Some(lie) => habits.lying(lie),
+            None => habits,
+        });
         let clock = Arc::clone(&self.clock);
         let opened = Engine::open_on(storage, clock, self.config.clone());
         let engine = opened.map_err(|error| self.failed("open", error))?;
@@ -173,10 +184,42 @@ impl World {
 
     /// Whether power is cut or a fault has struck: errors are to be expected.
     pub fn is_broken(&self) -> bool {
-        self.disk.is_cut() || self.faults.as_ref().is_some_and(|faults| faults.faults() > 0)
+        let faults = self.faults.as_ref().map_or(0, FaultStorage::faults);
+        self.disk.is_cut() || faults > self.forgiven
+    }
+
+    /// Plants a fault, for the calls to come.
+    pub fn plant(&mut self, rule: FaultRule) {
+        let disk = &self.disk;
+        let faults = self.faults.get_or_insert_with(|| FaultStorage::new(Arc::new(disk.clone())));
+        faults.fail(rule);
+    }
+
+    /// What has failed so far is no excuse any more; nothing else will fail.
+    pub fn forgive(&mut self) {
+        if let Some(faults) = &self.faults {
+            faults.clear();
+            self.forgiven = faults.faults();
+        }
+    }
+
+    /// No fault is an excuse: the engine has to cope with each.
+    pub fn excuse_nothing(&mut self) {
+        self.forgiven = u64::MAX;
+    }
+
+    /// The call that failed last, in a word.
+    pub fn failed_call(&self) -> String {
+        self.failed_call.borrow().clone()
+    }
+
+    /// Whether everyone who waits for a confirm has been told an outcome.
+    pub fn all_told(&self) -> bool {
+        self.tickets.iter().all(|(ticket, _)| ticket.try_wait().is_some())
     }
 
     pub(crate) fn failed(&self, what: &str, error: impl Display) -> Stop {
+        what.clone_into(&mut self.failed_call.borrow_mut());
         if self.is_broken() { Stop::Broken } else { Stop::Problem(format!("{what}: {error}")) }
     }
 
@@ -276,7 +319,7 @@ impl World {
         self.clock.advance(Duration::from_millis(by));
         if self.random.chance(3) {
             // The date may jump; nothing depends on it.
-            self.clock.set_wall_us(self.random.below(1 << 51));
+            self.clock.set_wall_us(self.random.next() >> 13);
         }
         self.note(|| format!("advance {by}"));
         self.step()

@@ -122,7 +122,11 @@ impl Bench<'_> {
     }
 
     fn counted_messages(&self, row: &Row) -> u64 {
-        if row.waiting { self.options.counted_messages / 25 } else { self.options.counted_messages }
+        if row.waiting {
+            self.options.counted_messages / 100
+        } else {
+            self.options.counted_messages
+        }
     }
 
     fn arguments(&self, shape: Shape, row: &Row, messages: u64) -> Vec<OsString> {
@@ -160,11 +164,11 @@ impl Bench<'_> {
     }
 
     /// What `tool` counts per message: runs of a fifth of the messages and of all of them, the
-    /// difference by the messages between. Callgrind is exact but slow: three pairs will do.
+    /// difference by the messages between. Callgrind is exact but slow: two pairs will do.
     fn per_message(&self, tool: Option<Tool>, row: &Row) -> anyhow::Result<Option<Spread>> {
         let Some(tool) = tool else { return Ok(None) };
         let slow = tool == Tool::Callgrind;
-        let rounds = if slow { self.options.rounds.min(3) } else { self.options.rounds };
+        let rounds = if slow { self.options.rounds.min(2) } else { self.options.rounds };
         let all = self.counted_messages(row);
         let few = all / 5;
         let mut found = Vec::new();

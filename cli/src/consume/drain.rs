@@ -7,11 +7,13 @@ use fanlog::{Consumer, ConsumerOptions, Delivery, DeliveryTag, Engine};
 use super::{Consume, Run, Visit, line::Line};
 use crate::{
     failure::Failure,
-    store::{self, IfMissing},
+    store::{self, IfMissing, WAIT_MAX},
 };
 
 /// Messages per round, and so per flush and durable ack.
-const ROUND_MESSAGES_MAX: usize = 256;
+const ROUND_MESSAGES_MAX: usize = 1024;
+/// Messages held by the consumer: while one round is acked the next is under way.
+const PREFETCH: u32 = 2048;
 /// How long an empty-looking queue is given to hand something out.
 const EMPTY_AFTER: Duration = Duration::from_millis(20);
 
@@ -42,7 +44,7 @@ fn is_empty(command: &Consume) -> Result<bool, Failure> {
 }
 
 fn drain(engine: &Engine, command: &Consume, run: &mut Run) -> Result<u64, Failure> {
-    let options = ConsumerOptions { tag: "fanlog-consume".to_owned(), ..Default::default() };
+    let options = ConsumerOptions { tag: "fanlog-consume".to_owned(), prefetch: PREFETCH };
     let consumer = engine.consume(&command.queue, options)?;
     let mut took = 0;
     while run.left > 0 && !run.is_stopped() {
@@ -95,7 +97,7 @@ fn ack(consumer: &Consumer, tags: &[DeliveryTag]) -> Result<(), Failure> {
     // One by one, because a damaged message between them is not to be acked with them.
     let acks = tags.iter().map(|tag| consumer.ack(*tag)).collect::<Result<Vec<_>, _>>()?;
     for ack in acks {
-        ack.wait()?;
+        ack.wait_timeout(WAIT_MAX)?;
     }
     Ok(())
 }

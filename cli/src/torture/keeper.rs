@@ -10,12 +10,10 @@ use std::{
 
 use fanlog::{Ack, Consumer, ConsumerOptions, DeliveryTag, Engine, Offset};
 
-use crate::failure::Failure;
+use crate::{failure::Failure, store::WAIT_MAX};
 
 /// What one consumer without a prefetch limit may hold.
 const HELD_MAX: usize = 65_536;
-/// A confirmed message that has not come by then is an error, not a reason to hang.
-const DELIVERY_WAIT_MAX: Duration = Duration::from_mins(1);
 /// How long the newest consumer is waited on before the older ones are asked again.
 const ASK_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -53,16 +51,17 @@ impl Keeper {
         Ok(holder.consumer.ack(tag)?)
     }
 
-    /// Receives and keeps deliveries until the one at `offset` is among them.
+    /// Receives and keeps deliveries until the one at `offset` is among them. A confirmed message
+    /// that does not come is an error, not a reason to hang.
     fn receive_until(&mut self, engine: &Engine, offset: Offset) -> Result<(), Failure> {
-        let deadline = Instant::now() + DELIVERY_WAIT_MAX;
+        let deadline = Instant::now() + WAIT_MAX;
         while !self.kept.contains_key(&offset) {
             if self.consumers.last().is_none_or(|newest| newest.held >= HELD_MAX) {
                 self.add_consumer(engine)?;
             }
             if !self.receive()? && Instant::now() >= deadline {
                 let queue = &self.queue;
-                let seconds = DELIVERY_WAIT_MAX.as_secs();
+                let seconds = WAIT_MAX.as_secs();
                 let text = format!(
                     "message {} of queue {queue} was not delivered within {seconds} s",
                     offset.0

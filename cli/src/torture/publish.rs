@@ -22,7 +22,7 @@ use super::{keeper::Keeper, message, size::SizeRange};
 use crate::{
     failure::{Failure, Status},
     output::{line_now, one_line},
-    store::{self, IfMissing, Settings},
+    store::{self, IfMissing, Settings, WAIT_MAX, while_full},
 };
 
 /// Publish messages F .. F+N-1 from T threads, each waiting for its confirm; make the store if it
@@ -195,7 +195,8 @@ impl<'a> Run<'a> {
             lane.declared.store(true, Ordering::Relaxed);
         }
         let publisher = self.engine.publisher();
-        let confirm = publisher.publish_confirmed(&Message::new("", &lane.queue, payload))?;
+        let message = Message::new("", &lane.queue, payload);
+        let confirm = while_full(|| publisher.publish_confirmed_timeout(&message, WAIT_MAX))?;
         Ok(confirm.first_offset)
     }
 
@@ -203,7 +204,7 @@ impl<'a> Run<'a> {
     fn ack(&self, lane: &Lane, offset: Offset) -> Result<(), Failure> {
         // The wait is outside the lock, so that acks of one queue share a commit.
         let ack = lane.keeper.lock().expect("a panic ends the run").ack(self.engine, offset);
-        match ack.and_then(|ack| Ok(ack.wait()?)) {
+        match ack.and_then(|ack| Ok(ack.wait_timeout(WAIT_MAX)?)) {
             Ok(()) => line_now(&format!("A {} {}", lane.queue, offset.0)),
             Err(failure) => {
                 self.remember(failure);

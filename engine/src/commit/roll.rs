@@ -13,6 +13,7 @@ use super::{FooterLoad, Pipeline};
 use crate::{
     Error, Result,
     append::Taken,
+    config::WhenFull,
     core::Core,
     error::FileOp,
     log::segment::Segment,
@@ -91,7 +92,10 @@ impl Pipeline {
         self.position = SEGMENT_HEADER_BYTES as u64;
         self.durable = LogPosition { segment: id, position: self.position };
         self.load = FooterLoad::default();
-        core.append.lock().out_of_space = None;
+        if core.append.lock().out_of_space.take().is_some() {
+            core.confirms.stall(None);
+            core.acks_durable.stall(None);
+        }
         core.wake_keeper();
         Ok(true)
     }
@@ -116,8 +120,14 @@ fn out_of_space(core: &Core, id: SegmentId, error: &Error, now: Duration) {
     let mut state = core.append.lock();
     state.stalled = true;
     state.idle_due = Some(now + core.config.ack_delay_max);
-    state.out_of_space = Some(Error::OutOfSpace { segment: id.0, reason: error.to_string() });
+    let full = Error::OutOfSpace { segment: id.0, reason: error.to_string() };
+    state.out_of_space = Some(full.clone());
     core.append.wake_publishers(&state);
+    drop(state);
+    if core.config.when_full == WhenFull::Fail {
+        core.confirms.stall(Some(full.clone()));
+        core.acks_durable.stall(Some(full));
+    }
 }
 
 /// The most control records that the batch can have.

@@ -67,7 +67,8 @@ impl RealStorage {
         Ok(Self { directory, path: path.to_owned(), backend, writable: true })
     }
 
-    /// Opens the directory `path` for reading only. Changes nothing there; the backend is buffered.
+    /// Opens the directory `path` for reading only. Changes nothing there. Files are read through the
+    /// page cache; the backend told is the one that writing would most likely use.
     ///
     /// Every call of it that would change something fails with `ReadOnlyFilesystem`.
     ///
@@ -76,7 +77,20 @@ impl RealStorage {
     /// `NotFound`, `NotADirectory`, else the system's error.
     pub fn open_read_only(path: &Path) -> io::Result<Self> {
         let directory = directory::open(path)?;
-        Ok(Self { directory, path: path.to_owned(), backend: Backend::Buffered, writable: false })
+        let backend = Backend::Buffered;
+        let mut storage = Self { directory, path: path.to_owned(), backend, writable: false };
+        storage.backend = storage.likely_backend()?;
+        Ok(storage)
+    }
+
+    /// What the first file of the directory tells of direct access, without writing.
+    fn likely_backend(&self) -> io::Result<Backend> {
+        let mut files = self.list()?.into_iter().filter(|entry| entry.is_file);
+        let Some(entry) = files.next() else { return Ok(Backend::Buffered) };
+        Ok(match self.open_file(&entry.name, OFlags::RDONLY | direct_flag()) {
+            Ok(file) if looks_direct(&self.directory, &file) => Backend::Direct,
+            _ => Backend::Buffered,
+        })
     }
 
     fn check_writable(&self) -> io::Result<()> {
@@ -105,7 +119,7 @@ impl RealStorage {
     }
 
     fn is_direct(&self, purpose: Purpose) -> bool {
-        self.backend == Backend::Direct && purpose == Purpose::Log
+        self.writable && self.backend == Backend::Direct && purpose == Purpose::Log
     }
 
     fn handle(&self, name: &str, flags: OFlags, purpose: Purpose) -> io::Result<RealFile> {
@@ -239,6 +253,16 @@ fn has_no_locks(error: &io::Error) -> bool {
 #[cfg(target_os = "linux")]
 fn direct_flag() -> OFlags {
     OFlags::DIRECT
+}
+
+#[cfg(target_os = "linux")]
+fn looks_direct(directory: &File, file: &File) -> bool {
+    probe::looks_direct(directory, file)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn looks_direct(_: &File, _: &File) -> bool {
+    false
 }
 
 #[cfg(not(target_os = "linux"))]

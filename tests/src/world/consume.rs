@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use fanlog::{Ack, Consumer, ConsumerOptions, DeliveryTag, ErrorKind};
+use fanlog::{Ack, Consumer, ConsumerOptions, Delivery, DeliveryTag};
 
 use super::{Stop, Work, World};
 use crate::model::{Acked, Fate, Id, Model, QueueId};
@@ -23,6 +23,18 @@ struct Came<'a> {
     offset: u64,
     redelivered: bool,
     damaged: bool,
+}
+
+impl<'a> Came<'a> {
+    fn of(delivery: &'a Delivery) -> Self {
+        Self {
+            payload: delivery.payload(),
+            key: delivery.routing_key(),
+            offset: delivery.offset().0,
+            redelivered: delivery.redelivered(),
+            damaged: delivery.damage().is_some(),
+        }
+    }
 }
 
 impl World {
@@ -70,14 +82,7 @@ impl World {
             return Ok(());
         };
         let queue = self.takers[at].queue;
-        let came = Came {
-            payload: delivery.payload(),
-            key: delivery.routing_key(),
-            offset: delivery.offset().0,
-            redelivered: delivery.redelivered(),
-            damaged: delivery.damage().is_some(),
-        };
-        let id = self.came(queue, &came)?;
+        let id = self.came(queue, &Came::of(&delivery))?;
         let exchange = delivery.exchange();
         let known = *exchange == *self.model.sent[id].exchange;
         if !known && !(self.model.exchange_deleted && exchange.is_empty()) {
@@ -110,6 +115,28 @@ impl World {
                 Ok(())
             }
         }
+    }
+
+    /// Receives one message, if one comes, and acks it or keeps it.
+    pub(super) fn receive_and_keep(&mut self) -> Work {
+        if self.takers.is_empty() {
+            self.subscribe()?;
+        }
+        let at = self.random.place(self.takers.len());
+        let received = self.takers[at].consumer.try_recv();
+        let Some(delivery) = received.map_err(|error| self.failed("receive", error))? else {
+            return Ok(());
+        };
+        let queue = self.takers[at].queue;
+        let id = self.came(queue, &Came::of(&delivery))?;
+        if self.random.chance(50) {
+            self.takers[at].hands.insert(delivery.keep(), id);
+            return Ok(());
+        }
+        let ack = delivery.ack().map_err(|error| self.failed("ack", error))?;
+        self.set_acked(queue, &[id], Acked::Asked);
+        self.acks.push((ack, queue, vec![id]));
+        Ok(())
     }
 
     fn receive_batch(&mut self, at: usize) -> Work {
@@ -305,14 +332,7 @@ impl World {
             let Some(delivery) = received.map_err(|error| self.failed("receive", error))? else {
                 break;
             };
-            let came = Came {
-                payload: delivery.payload(),
-                key: delivery.routing_key(),
-                offset: delivery.offset().0,
-                redelivered: delivery.redelivered(),
-                damaged: delivery.damage().is_some(),
-            };
-            let id = self.came(queue, &came)?;
+            let id = self.came(queue, &Came::of(&delivery))?;
             got.push(id);
             last = Some(delivery.ack().map_err(|error| self.failed("ack", error))?);
             self.set_acked(queue, &[id], Acked::Asked);

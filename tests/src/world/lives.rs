@@ -134,7 +134,9 @@ impl World {
     ///
     /// What is not in order.
     pub fn finish(&mut self) -> Work {
-        let names: Vec<String> = self.model.topology.queues.keys().cloned().collect();
+        let topology = &self.model.topology;
+        let known = topology.queues.iter().filter(|(_, queue)| !self.model.queues[**queue].lax);
+        let names: Vec<String> = known.map(|(name, _)| name.clone()).collect();
         for name in &names {
             self.drain(name)?;
         }
@@ -154,6 +156,11 @@ impl World {
 }
 
 impl Remains {
+    /// What is left of a run that was not a world's.
+    pub fn new(plan: Plan, disk: MemoryStorage, model: Model, durable: u64) -> Self {
+        Self { plan, disk, model, durable, clock: Arc::new(ManualClock::new()) }
+    }
+
     /// What the disk may be found to hold.
     pub fn image(&self, seed: u64, mode: CrashMode) -> MemoryStorage {
         self.disk.crash_image(seed, mode)

@@ -51,6 +51,13 @@ pub(super) fn direct(directory: &File) -> io::Result<Finding> {
     }
 }
 
+/// Whether `file`, opened for direct reading, says that direct writes would be taken. Nothing is
+/// written.
+pub(super) fn looks_direct(directory: &File, file: &File) -> bool {
+    let in_memory = rustix::fs::fstatfs(directory).is_ok_and(|fs| fs.f_type == TMPFS_MAGIC);
+    !in_memory && matches!(alignment_refusal(file), Ok(None))
+}
+
 /// Creates a direct file without a name.
 fn create(directory: &File) -> Result<File, Errno> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);

@@ -1,0 +1,101 @@
+//! Runs by chance against the model, through closes and crashes.
+
+use std::fmt::Write;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use fanlog::storage::Operation;
+use fanlog_tests::world::{Counts, Plan, Stop, World};
+
+/// Seeds that are run where nothing else is asked for.
+const SEEDS: u64 = 300;
+const STEPS: u64 = 700;
+
+fn chosen(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+/// One run: what the disk was asked to do, and what was done.
+pub(crate) fn run(seed: u64, steps: u64) -> Result<World, String> {
+    let mut world = World::new(Plan { lives: true, ..Plan::new(seed) });
+    let outcome = world
+        .open()
+        .and_then(|()| world.set_up())
+        .and_then(|()| world.run(steps))
+        .and_then(|()| world.finish());
+    match outcome {
+        Ok(()) => Ok(world),
+        Err(Stop::Broken) => Err(format!("seed {seed}: power failed by itself")),
+        Err(Stop::Problem(problem)) => {
+            let mut text = format!("seed {seed}: {problem}");
+            let from = world.trace.len().saturating_sub(15);
+            for line in &world.trace[from..] {
+                write!(text, "\n    {line}").unwrap();
+            }
+            Err(text)
+        }
+    }
+}
+
+#[test]
+fn what_the_model_holds_is_what_the_engine_delivers() {
+    if let Some(seed) = chosen("FANLOG_SEED") {
+        let world = run(seed, STEPS).unwrap_or_else(|problem| panic!("{problem}"));
+        for line in &world.trace {
+            println!("{line}");
+        }
+        return;
+    }
+    let seeds = chosen("FANLOG_SEEDS").unwrap_or(SEEDS);
+    let next = AtomicU64::new(0);
+    let failures = Mutex::new(Vec::new());
+    let total = Mutex::new(Counts::default());
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds || failures.lock().unwrap().len() > 10 {
+                        return;
+                    }
+                    match run(seed, STEPS) {
+                        Ok(world) => add(&mut total.lock().unwrap(), &world.counts),
+                        Err(problem) => failures.lock().unwrap().push(problem),
+                    }
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner().unwrap();
+    let total = total.into_inner().unwrap();
+    println!("{seeds} seeds: {total:?}");
+    assert!(failures.is_empty(), "{} failures\n{}", failures.len(), failures.join("\n"));
+    assert!(total.closes > seeds && total.crashes > seeds, "{total:?}");
+    assert!(total.recycled > seeds && total.redelivered > seeds, "{total:?}");
+}
+
+fn add(total: &mut Counts, one: &Counts) {
+    total.published += one.published;
+    total.received += one.received;
+    total.redelivered += one.redelivered;
+    total.topology_changes += one.topology_changes;
+    total.checkpoints += one.checkpoints;
+    total.recycled += one.recycled;
+    total.deleted += one.deleted;
+    total.closes += one.closes;
+    total.crashes += one.crashes;
+}
+
+#[test]
+fn the_same_seed_makes_the_same_run() {
+    for seed in [3, 8, 21] {
+        let (one, other) = (run(seed, STEPS).unwrap(), run(seed, STEPS).unwrap());
+        let difference = one.trace.iter().zip(&other.trace).position(|(one, other)| one != other);
+        assert_eq!(difference, None, "seed {seed}");
+        assert_eq!(one.trace.len(), other.trace.len(), "seed {seed}");
+        let (one, other) = (one.disk.operations(), other.disk.operations());
+        let same = |pair: (&Operation, &Operation)| pair.0 == pair.1;
+        assert!(one.iter().zip(&other).all(same) && one.len() == other.len(), "seed {seed}");
+    }
+}
