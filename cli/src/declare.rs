@@ -20,6 +20,9 @@ use crate::{
 pub(crate) struct Declare {
     /// Directory of the store
     pub(crate) dir: PathBuf,
+    /// Print one JSON object
+    #[arg(long, global = true)]
+    json: bool,
     #[command(flatten)]
     settings: Settings,
     #[command(subcommand)]
@@ -45,18 +48,12 @@ enum What {
         /// To which queues it sends a message
         #[arg(long, value_enum, default_value_t = Kind::Fanout)]
         kind: Kind,
-        /// Print one JSON object
-        #[arg(long)]
-        json: bool,
     },
     /// Declare queues, all in one commit
     Queue {
         /// Names of the queues
         #[arg(required = true)]
         names: Vec<String>,
-        /// Print one JSON object
-        #[arg(long)]
-        json: bool,
     },
     /// Bind a queue to an exchange
     Bind {
@@ -67,9 +64,6 @@ enum What {
         /// Routing key that a direct exchange compares; may be given several times
         #[arg(long, default_value = "")]
         key: Vec<String>,
-        /// Print one JSON object
-        #[arg(long)]
-        json: bool,
     },
 }
 
@@ -102,13 +96,13 @@ impl Declare {
 
     fn change(&self, engine: &Engine) -> Result<(), Failure> {
         let changes: Vec<Change<'_>> = match &self.what {
-            What::Exchange { name, kind, .. } => {
+            What::Exchange { name, kind } => {
                 vec![Change::DeclareExchange { name, kind: (*kind).into() }]
             }
-            What::Queue { names, .. } => {
+            What::Queue { names } => {
                 names.iter().map(|name| Change::DeclareQueue { name }).collect()
             }
-            What::Bind { queue, exchange, key, .. } => {
+            What::Bind { queue, exchange, key } => {
                 let bind = |routing_key| Change::Bind { queue, exchange, routing_key };
                 key.iter().map(|key| bind(key)).collect()
             }
@@ -118,29 +112,28 @@ impl Declare {
 
     fn print(&self) -> Result<(), Failure> {
         let mut output = Output::new();
-        match &self.what {
-            What::Exchange { name, kind, json: true } => {
-                output.json(&Json::Exchange { name, kind: *kind })?;
-            }
-            What::Queue { names, json: true } => output.json(&Json::Queues { names })?,
-            What::Bind { queue, exchange, key, json: true } => {
-                output.json(&Json::Binding { queue, exchange, keys: key })?;
-            }
-            What::Exchange { name, .. } => output.line(&format!("exchange {}", one_line(name)))?,
-            What::Queue { names, .. } => {
-                for name in names {
-                    output.line(&format!("queue {}", one_line(name)))?;
-                }
-            }
-            What::Bind { queue, exchange, key, .. } => {
-                for key in key {
-                    let exchange = exchange_name(exchange);
-                    let (queue, key) = (one_line(queue), one_line(key));
-                    output.line(&format!("binding {exchange} --[{key}]--> {queue}"))?;
-                }
-            }
+        if self.json {
+            output.json(&Json::from(&self.what))?;
+        } else {
+            self.what.print(&mut output)?;
         }
         output.flush()
+    }
+}
+
+impl What {
+    fn print(&self, output: &mut Output) -> Result<(), Failure> {
+        match self {
+            Self::Exchange { name, .. } => output.line(&format!("exchange {}", one_line(name))),
+            Self::Queue { names } => {
+                names.iter().try_for_each(|name| output.line(&format!("queue {}", one_line(name))))
+            }
+            Self::Bind { queue, exchange, key } => key.iter().try_for_each(|key| {
+                let exchange = exchange_name(exchange);
+                let (queue, key) = (one_line(queue), one_line(key));
+                output.line(&format!("binding {exchange} --[{key}]--> {queue}"))
+            }),
+        }
     }
 }
 
@@ -151,4 +144,14 @@ enum Json<'a> {
     Exchange { name: &'a str, kind: Kind },
     Queues { names: &'a [String] },
     Binding { queue: &'a str, exchange: &'a str, keys: &'a [String] },
+}
+
+impl<'a> From<&'a What> for Json<'a> {
+    fn from(what: &'a What) -> Self {
+        match what {
+            What::Exchange { name, kind } => Self::Exchange { name, kind: *kind },
+            What::Queue { names } => Self::Queues { names },
+            What::Bind { queue, exchange, key } => Self::Binding { queue, exchange, keys: key },
+        }
+    }
 }

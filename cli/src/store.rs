@@ -29,7 +29,13 @@ pub(crate) enum IfMissing {
 pub(crate) struct Settings {
     /// Size at which a segment is full, in bytes, rounded up to 4 KiB; some segments are kept
     /// ready ahead [default: 64 MiB]
-    #[arg(long, value_name = "S", env = "FANLOG_SEGMENT_BYTES", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "S",
+        env = "FANLOG_SEGMENT_BYTES",
+        hide_env_values = true
+    )]
     segment_bytes: Option<u64>,
 }
 

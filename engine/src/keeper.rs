@@ -124,6 +124,11 @@ pub(crate) fn step(core: &Core) -> Result<Did> {
     if core.keeper.retired.step(core)? {
         return Ok(Did::Work);
     }
+    if core.keeper.retired.any() && core.append.lock().out_of_space.is_some() {
+        // The log waits for a file: two more checkpoints set those of dead segments free.
+        core.keeper.checkpoint(core, false)?;
+        return Ok(Did::Work);
+    }
     let active = {
         let pipeline = core.pipeline.lock().unwrap_or_else(PoisonError::into_inner);
         pipeline.as_ref().map(|pipeline| pipeline.active().id())

@@ -31,6 +31,11 @@ pub(crate) struct Retired {
 }
 
 impl Retired {
+    /// Whether files of dead segments still stand.
+    pub(crate) fn any(&self) -> bool {
+        !self.segments.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// Retires what is dead, then gives back one file that may go. Says whether it did anything.
     ///
     /// # Errors

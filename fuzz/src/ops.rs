@@ -146,38 +146,41 @@ impl World {
 
     fn declare(&mut self, queue: &'static str) {
         self.engine.declare_queue(queue).expect("no change if it exists");
-        self.model.queues.entry(queue).or_default();
-        self.durable_now();
+        if !self.model.queues.contains_key(queue) {
+            self.model.queues.insert(queue, BTreeMap::new());
+            self.durable_now();
+        }
     }
 
     fn delete(&mut self, queue: &'static str) {
         let deleted = self.engine.delete_queue(queue);
         let known = self.model.queues.remove(queue).is_some();
         self.model.bound.retain(|&(bound, _)| bound != queue);
-        self.changed(known, deleted);
+        self.changed(known, known, deleted);
     }
 
     fn bind(&mut self, queue: &'static str, which: u8, bind: bool) {
         let (which, exchange, key) = target(which);
-        let exists = self.model.queues.contains_key(queue);
         if bind {
             let bound = self.engine.bind(queue, exchange, key);
-            if exists {
-                self.model.bound.insert((queue, which));
-            }
-            self.changed(exists, bound);
+            let exists = self.model.queues.contains_key(queue);
+            let new = exists && self.model.bound.insert((queue, which));
+            self.changed(exists, new, bound);
         } else {
             let unbound = self.engine.unbind(queue, exchange, key);
             let known = self.model.bound.remove(&(queue, which));
-            self.changed(known, unbound);
+            self.changed(known, known, unbound);
         }
     }
 
-    fn changed(&mut self, expected: bool, outcome: Result<(), Error>) {
+    /// `made`: the change was no mere repetition.
+    fn changed(&mut self, expected: bool, made: bool, outcome: Result<(), Error>) {
         match outcome {
             Ok(()) => {
                 assert!(expected, "a change of something that is not there");
-                self.durable_now();
+                if made {
+                    self.durable_now();
+                }
             }
             Err(error) => {
                 assert!(!expected, "{error}");

@@ -73,5 +73,8 @@ fn every_operation_may_be_the_last() {
     if let Some(seed) = chosen("FANLOG_SEED") {
         return cut_everywhere(seed, &[]);
     }
+    // One on a disk that reserves written blocks, one where they have to be filled.
     cut_everywhere(1, &common);
+    let filled = [&common[..], &[P::FreeZeros, P::SegmentCreate]].concat();
+    cut_everywhere(6, &filled);
 }

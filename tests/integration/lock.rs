@@ -110,7 +110,6 @@ fn a_second_process_is_refused_at_once_and_gets_the_store_when_the_first_is_kill
 
 #[test]
 #[ignore = "run by another test, in a process of its own"]
-#[expect(clippy::print_stdout, reason = "tells the parent")]
 fn in_a_child_that_owns_the_store() {
     let Some(dir) = std::env::var_os(DIRECTORY) else { return };
     let engine = Engine::open(&dir, small()).unwrap();

@@ -351,8 +351,10 @@ fn on_a_full_disk_a_publisher_that_may_not_wait_is_told_so() {
     assert_eq!(error.kind(), ErrorKind::OutOfSpace);
     assert!(matches!(error, Error::OutOfSpace { .. }), "{error}");
     assert!(!engine.stats().poisoned);
+    assert_eq!(ticket.wait().unwrap_err().kind(), ErrorKind::OutOfSpace);
+    assert!(ticket.try_wait().is_none(), "it is in doubt, no more");
     disk.set_capacity(None);
-    ticket.wait_timeout(PATIENCE).unwrap();
+    until("it is confirmed", || ticket.wait_timeout(PATIENCE).is_ok());
     engine.publisher().publish_confirmed_timeout(&message, PATIENCE).unwrap();
     sound(&engine);
 }

@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails should panic")]
 
+mod damage;
 mod faults;
 mod found;
 mod runs;

@@ -10,4 +10,5 @@ pub mod judge;
 pub mod model;
 pub mod operations;
 pub mod random;
+pub mod stream;
 pub mod world;

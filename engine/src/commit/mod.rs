@@ -214,16 +214,19 @@ pub(crate) fn begin(core: &Core, now: Duration) -> Option<Job> {
 /// Takes what waits, with the acks that are ready.
 fn take(core: &Core, pipeline: &mut Pipeline, now: Duration) -> Option<Held> {
     let alone = pipeline.in_flight.is_empty();
-    if pipeline.in_flight.len() >= IN_FLIGHT_MAX || !core.append.lock().wants_commit(alone, now) {
+    let mut state = core.append.lock();
+    if pipeline.in_flight.len() >= IN_FLIGHT_MAX || !state.wants_commit(alone, now) {
         return None;
     }
+    // Before the acks are drained: one that comes later sets it again.
+    state.acks_due = None;
+    drop(state);
     // The append lock is not held: queues are locked while theirs are drained.
     if pipeline.acks.is_empty() && !core.dirty.is_empty() {
         pipeline.acks_commit = Some(core.dirty.drain(&mut pipeline.acks));
     }
     let sync_due = pipeline.due(core).is_some_and(|due| due <= now);
     let mut state = core.append.lock();
-    state.acks_due = None;
     if state.next_is_lent() {
         // Watched first, then looked at again: whoever fills the last one sees the one or the other.
         core.watch_loans();

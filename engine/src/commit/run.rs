@@ -31,7 +31,7 @@ pub(crate) fn run_committer(core: &Arc<Core>, keeps_time: bool) {
         }
         let mut state = state;
         state.fall_asleep();
-        let due = state.next_due().filter(|_| keeps_time && !state.leading);
+        let due = state.next_due().filter(|_| keeps_time);
         let mut state = match due {
             // A stall ends by itself when what is in flight completes; the time only bounds it.
             Some(due) => {

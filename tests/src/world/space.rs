@@ -13,12 +13,13 @@ impl World {
     ///
     /// If anything else is said, or the disk never gets full.
     pub fn fill_disk(&mut self) -> Work {
+        let queue = self.model.topology.queues.keys().next().cloned().unwrap_or_default();
         for _ in 0..5000 {
             let bytes = 1000 + self.random.place(20_000);
-            let id = self.model.offer("fan", "", bytes, false);
+            let id = self.model.offer("", &queue, bytes, false);
             let payload = self.model.payload(id);
             let publisher = self.engine().publisher();
-            match publisher.publish(&Message::new("fan", "", &payload)) {
+            match publisher.publish(&Message::new("", &queue, &payload)) {
                 Ok(ticket) => {
                     self.model.appended(id);
                     self.tickets.push((ticket, vec![id]));

@@ -1,0 +1,136 @@
+//! A byte of a properly closed store changes, or a file is cut short, or is gone.
+//!
+//! Then opening says so, or checking does, or it was a byte that means nothing and all is as it was.
+//! Never is a message gone, or different, without a word.
+
+use fanlog::storage::{MemoryStorage, Storage};
+use fanlog_tests::random::Random;
+use fanlog_tests::world::{Plan, Remains, Stop, World};
+
+/// What was done to a store, and what came of it.
+#[derive(Debug, Default)]
+struct Tally {
+    refused: u64,
+    reported: u64,
+    harmless: u64,
+}
+
+fn closed_store(seed: u64) -> Remains {
+    let mut world = World::new(Plan::new(seed));
+    let outcome = world
+        .open()
+        .and_then(|()| world.set_up())
+        .and_then(|()| world.run(200))
+        .and_then(|()| world.settle())
+        .and_then(|()| world.close());
+    assert_eq!(outcome, Ok(()), "seed {seed}");
+    world.power_off().unwrap()
+}
+
+/// Opens a damaged store and says what is wrong with the way it answers.
+fn judge(remains: &Remains, disk: MemoryStorage, tally: &mut Tally) -> Result<(), String> {
+    let before: Vec<(String, Vec<u8>)> = contents(&disk);
+    let mut world = remains.world_on(disk.clone());
+    if let Err(stop) = world.open() {
+        tally.refused += 1;
+        let known = matches!(&stop, Stop::Problem(problem)
+            if problem.contains("corrupt") || problem.contains("damaged")
+                || problem.contains("version"));
+        if !known {
+            return Err(format!("refused with {stop:?}"));
+        }
+        return if contents(&disk) == before {
+            Ok(())
+        } else {
+            Err("opening failed and changed the disk".into())
+        };
+    }
+    let report = world.engine().check(&mut |_| {}).map_err(|error| format!("check: {error}"))?;
+    if !report.problems.is_empty() {
+        tally.reported += 1;
+        return no_wrong_byte(&world);
+    }
+    tally.harmless += 1;
+    world.judge(true, u64::MAX).map_err(|stop| format!("unnoticed: {stop:?}"))?;
+    Ok(())
+}
+
+/// Whatever is shown is right, or is said to be damaged.
+fn no_wrong_byte(world: &World) -> Result<(), String> {
+    for queue in world.model.topology.queues.keys() {
+        let Ok(browser) = world.engine().browse(queue) else { continue };
+        for message in browser {
+            let Ok(message) = message else { break };
+            if message.damage.is_none() {
+                world.model.recognise(&message.payload)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn contents(disk: &MemoryStorage) -> Vec<(String, Vec<u8>)> {
+    let mut names: Vec<String> = disk.list().unwrap().into_iter().map(|entry| entry.name).collect();
+    names.sort();
+    names.into_iter().map(|name| (name.clone(), disk.read_file(&name).unwrap())).collect()
+}
+
+/// Files that belong to the log.
+fn files(disk: &MemoryStorage) -> Vec<(String, u64)> {
+    let mut files: Vec<(String, u64)> = disk
+        .list()
+        .unwrap()
+        .into_iter()
+        .filter(|entry| entry.bytes > 0 && !entry.name.starts_with("free-"))
+        .map(|entry| (entry.name, entry.bytes))
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_changed_byte_is_noticed_or_means_nothing() {
+    let mut tally = Tally::default();
+    for seed in 0..12 {
+        let remains = closed_store(seed);
+        let mut random = Random::new(seed);
+        for _ in 0..60 {
+            let disk = remains.disk.deep_copy().crash_image(0, fanlog::storage::CrashMode::KeepAll);
+            let files = files(&disk);
+            let (name, bytes) = &files[random.place(files.len())];
+            // Where most bytes mean something: near the start, or anywhere.
+            let bound = if random.chance(50) { (*bytes).min(20_000) } else { *bytes };
+            let position = random.below(bound);
+            let xor = 1 << random.below(8);
+            disk.corrupt(name, position, xor).unwrap();
+            judge(&remains, disk, &mut tally)
+                .unwrap_or_else(|problem| panic!("seed {seed} {name} {position} {xor}: {problem}"));
+        }
+    }
+    println!("{tally:?}");
+    assert!(tally.refused > 20 && tally.reported > 20 && tally.harmless > 20, "{tally:?}");
+}
+
+#[test]
+fn a_file_cut_short_or_gone_is_noticed() {
+    let mut tally = Tally::default();
+    for seed in 0..12 {
+        let remains = closed_store(seed);
+        let mut random = Random::new(seed);
+        let image = || remains.disk.deep_copy().crash_image(0, fanlog::storage::CrashMode::KeepAll);
+        for (name, bytes) in files(&image()) {
+            for cut in [0, random.below(bytes), bytes - 1, bytes] {
+                let disk = image();
+                if cut == bytes {
+                    disk.remove_file(&name).unwrap();
+                } else {
+                    disk.truncate(&name, cut).unwrap();
+                }
+                judge(&remains, disk, &mut tally)
+                    .unwrap_or_else(|problem| panic!("seed {seed} {name} {cut}: {problem}"));
+            }
+        }
+    }
+    println!("{tally:?}");
+    assert!(tally.refused > 20, "{tally:?}");
+}
