@@ -108,7 +108,21 @@ impl Confirms {
 
     /// Sleeps until the batch has an outcome, or until `timeout` has passed.
     pub(crate) fn wait(&self, batch: u64, timeout: Option<Duration>) -> Result<()> {
-        if let Some(outcome) = self.outcome_or_stall(batch) {
+        self.wait_until(batch, timeout, Self::outcome_or_stall)
+    }
+
+    /// The same, sleeping on where others are told that nothing is confirmed for now.
+    pub(crate) fn wait_through_stalls(&self, batch: u64, timeout: Option<Duration>) -> Result<()> {
+        self.wait_until(batch, timeout, Self::outcome)
+    }
+
+    fn wait_until(
+        &self,
+        batch: u64,
+        timeout: Option<Duration>,
+        look: fn(&Self, u64) -> Option<Result<()>>,
+    ) -> Result<()> {
+        if let Some(outcome) = look(self, batch) {
             return outcome;
         }
         let deadline = timeout.and_then(deadline_after);
@@ -116,7 +130,7 @@ impl Confirms {
         let mut sleepers = slot.sleepers.lock().unwrap_or_else(PoisonError::into_inner);
         *sleepers += 1;
         let outcome = loop {
-            if let Some(outcome) = self.outcome_or_stall(batch) {
+            if let Some(outcome) = look(self, batch) {
                 break outcome;
             }
             sleepers = match deadline {

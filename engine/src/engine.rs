@@ -16,7 +16,7 @@ use crate::{
     check::{self, Progress, Report},
     clock::{Clock, SystemClock},
     commit::{self, run_committer},
-    confirm::{deadline_after, instant_now},
+    confirm::{Confirms, deadline_after, instant_now},
     core::Core,
     deliver::{Consumer, ConsumerOptions},
     error::FileOp,
@@ -399,9 +399,15 @@ impl Owner {
         let commit = core.dirty.pending();
         core.hurry(true);
         let last = core.append.lock().last_placed();
-        let confirmed = last.is_none_or(|last| core.wait_for(&core.confirms, last, left()).is_ok());
-        let acked =
-            commit.is_none_or(|commit| core.wait_for(&core.acks_durable, commit, left()).is_ok());
+        // A full disk may have room before the time is over: what is retired is given back.
+        let wait = |confirms: &Confirms, number| {
+            if core.config.stepped {
+                return core.wait_for(confirms, number, left()).is_ok();
+            }
+            confirms.wait_through_stalls(number, left()).is_ok()
+        };
+        let confirmed = last.is_none_or(|last| wait(&core.confirms, last));
+        let acked = commit.is_none_or(|commit| wait(&core.acks_durable, commit));
         confirmed && acked
     }
 }

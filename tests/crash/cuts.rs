@@ -28,8 +28,7 @@ pub(crate) fn run(seed: u64, steps: u64, cut: Option<u64>) -> Result<World, Stri
     if let Some(cut) = cut {
         world.disk.cut_at(cut);
     }
-    let outcome =
-        world.open().and_then(|()| world.set_up()).and_then(|()| world.run(steps));
+    let outcome = world.open().and_then(|()| world.set_up()).and_then(|()| world.run(steps));
     match outcome {
         Ok(()) => Ok(world),
         Err(Stop::Broken) if cut.is_some() => Ok(world),

@@ -10,7 +10,8 @@ const STEPS: u64 = 250;
 /// Cuts the recovery of `image` at each operation; returns how many there are.
 fn cut_recovery(remains: &Remains, image: &MemoryStorage, everything: bool) -> Result<u64, String> {
     let whole = image.deep_copy();
-    let (world, _) = remains.revive(whole.clone(), everything).map_err(|stop| format!("{stop:?}"))?;
+    let (world, _) =
+        remains.revive(whole.clone(), everything).map_err(|stop| format!("{stop:?}"))?;
     let operations = whole.operation_count();
     drop(world);
     for cut in 0..operations {
@@ -25,7 +26,8 @@ fn cut_recovery(remains: &Remains, image: &MemoryStorage, everything: bool) -> R
         let operation = disk.operations().pop();
         for (mode, chance) in IMAGES {
             let again = disk.crash_image(chance, mode);
-            let place = || format!("recovery cut at {cut} ({operation:?}), image {mode:?} {chance}");
+            let place =
+                || format!("recovery cut at {cut} ({operation:?}), image {mode:?} {chance}");
             let (mut world, _) = remains
                 .revive(again, everything)
                 .map_err(|stop| format!("{}: {stop:?}", place()))?;

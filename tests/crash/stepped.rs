@@ -10,7 +10,8 @@ const STEPS: u64 = 600;
 /// The run itself, uncut: it has to do what the test is about.
 #[track_caller]
 fn rehearse(seed: u64, wanted: &[Purpose]) -> Vec<Purpose> {
-    let mut world = run(seed, STEPS, None).unwrap_or_else(|problem| panic!("seed {seed}: {problem}"));
+    let mut world =
+        run(seed, STEPS, None).unwrap_or_else(|problem| panic!("seed {seed}: {problem}"));
     let purposes = purposes(&world.disk.operations());
     let tally = tally(&purposes);
     world.power_off().unwrap();
@@ -20,7 +21,10 @@ fn rehearse(seed: u64, wanted: &[Purpose]) -> Vec<Purpose> {
     assert!(checkpoints >= 3 && topology_changes >= 10 && recycled >= 1, "{counts:?}");
     assert!(counts.acks_waited > 3 && counts.acks_lazy > 10, "{counts:?}");
     assert!(counts.requeued > 10 && counts.consumers_dropped > 3, "{counts:?}");
-    assert!(counts.batches > 3 && counts.buffered > 3 && counts.most_unconfirmed >= 3, "{counts:?}");
+    assert!(
+        counts.batches > 3 && counts.buffered > 3 && counts.most_unconfirmed >= 3,
+        "{counts:?}"
+    );
     for purpose in wanted {
         assert!(tally.contains_key(purpose), "seed {seed}: no {purpose:?} among {tally:?}");
     }
@@ -35,7 +39,8 @@ fn cut_everywhere(seed: u64, wanted: &[Purpose]) {
         }
         let purpose = purposes[usize::try_from(cut).unwrap()];
         let place = format!("seed {seed} cut {cut} ({purpose:?})");
-        let mut world = run(seed, STEPS, Some(cut)).map_err(|problem| format!("{place}: {problem}"))?;
+        let mut world =
+            run(seed, STEPS, Some(cut)).map_err(|problem| format!("{place}: {problem}"))?;
         if !world.disk.is_cut() {
             return Err(format!("{place}: the run differs from the uncut one"));
         }

@@ -224,7 +224,8 @@ fn run(seed: u64, cut: Option<u64>) -> Result<Run, String> {
     thread::scope(|scope| {
         let takers = [("a", 1), ("a", 2), ("b", 3)];
         for (queue, salt) in takers {
-            let (engine, model, done, deeds, problems) = (&engine, &model, &done, &deeds, &problems);
+            let (engine, model, done, deeds, problems) =
+                (&engine, &model, &done, &deeds, &problems);
             scope.spawn(move || match consume(engine, queue, model, seed ^ salt, done) {
                 Ok(list) => deeds.lock().unwrap().push((queue, list)),
                 Err(problem) => problems.lock().unwrap().push(problem),

@@ -3,37 +3,17 @@
 use std::{sync::Arc, time::Duration};
 
 use fanlog::{
-    Config, Engine, Error, ErrorKind, ExchangeKind, Message, Ticket,
-    clock::SystemClock,
-    storage::{Call, Fault, FaultRule, FaultStorage, MemoryStorage},
+    Config, Engine, Error, ErrorKind, ExchangeKind, Message, WhenFull, clock::SystemClock,
 };
 
 use crate::{
+    faults::full_disk,
     gate::{Gate, GatedStorage},
     support::{
-        Machine, PATIENCE, block_on, consume, next, pattern, publish, publish_numbers, ready,
-        settle, small, sound, start, text, threaded, unacked, until, with_jobs,
+        PATIENCE, block_on, consume, next, pattern, publish, publish_numbers, ready, small, start,
+        threaded, unacked, until, with_jobs,
     },
 };
-
-/// An engine whose disk is full, with a message that waits for space.
-fn filling_up() -> (MemoryStorage, Engine, Ticket) {
-    let disk = MemoryStorage::new();
-    let clock = Arc::new(SystemClock::new());
-    let engine = Engine::open_on(Arc::new(disk.clone()), clock, small()).unwrap();
-    engine.declare_queue("jobs").unwrap();
-    publish(&engine, "jobs", b"first");
-    until("segments are ready", || engine.stats().segments_ready > 0);
-    disk.set_capacity(Some(0));
-    // Fills the active segment and those that are ready.
-    loop {
-        let ticket =
-            engine.publisher().publish(&Message::new("", "jobs", &vec![0; 20_000])).unwrap();
-        if ticket.wait_timeout(Duration::from_millis(300)).is_err() {
-            return (disk, engine, ticket);
-        }
-    }
-}
 
 #[test]
 fn closing_wakes_consumers_that_wait_however_they_wait() {
@@ -87,7 +67,7 @@ fn closing_wakes_consumers_that_slept_on_while_another_was_served() {
 
 #[test]
 fn closing_wakes_those_who_wait_for_confirms_and_reports_what_is_unconfirmed() {
-    let (_disk, engine, ticket) = filling_up();
+    let (_disk, engine, ticket) = full_disk(WhenFull::Block);
     let ticket = Arc::new(ticket);
     let waiting = [(); 2].map(|()| {
         let ticket = Arc::clone(&ticket);
@@ -104,7 +84,7 @@ fn closing_wakes_those_who_wait_for_confirms_and_reports_what_is_unconfirmed() {
 
 #[test]
 fn closing_wakes_publishers_that_wait_for_room() {
-    let (_disk, engine, _ticket) = filling_up();
+    let (_disk, engine, _ticket) = full_disk(WhenFull::Block);
     let publishers: Vec<_> = (0..3)
         .map(|at| {
             let publisher = engine.publisher();
@@ -239,7 +219,7 @@ fn nothing_is_handed_out_after_the_close() {
 
 #[test]
 fn closing_twice_and_from_many_threads_returns_what_the_first_one_did() {
-    let (_disk, engine, _ticket) = filling_up();
+    let (_disk, engine, _ticket) = full_disk(WhenFull::Block);
     let closing: Vec<_> = (0..4)
         .map(|_| {
             let engine = engine.clone();
@@ -326,40 +306,4 @@ fn payloads_stay_readable_after_delete_close_and_the_end_of_the_directory() {
     for (number, payload) in (0..).zip(&payloads) {
         assert!(**payload == pattern(number, 1500), "payload {number}");
     }
-}
-
-#[test]
-fn a_failed_write_is_told_to_all_who_wait_and_the_store_opens_again() {
-    let machine = Machine::new();
-    let faults = FaultStorage::new(Arc::new(machine.disk.clone()));
-    let engine = machine.open_through(Arc::new(faults.clone()), crate::support::stepped()).unwrap();
-    engine.declare_queue("jobs").unwrap();
-    publish(&engine, "jobs", b"a");
-    let rule = FaultRule::new(Call::Write, Fault::Os(5)).name_contains(".seg");
-    faults.fail(rule);
-    let publisher = engine.publisher();
-    let tickets = [0; 3].map(|_| publisher.publish(&Message::new("", "jobs", b"b")).unwrap());
-    settle_failing(&engine);
-    for ticket in &tickets {
-        let error = ticket.wait().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Poisoned);
-        assert!(error.path().is_some(), "{error}");
-    }
-    assert_eq!(
-        publisher.publish(&Message::new("", "jobs", b"c")).unwrap_err().kind(),
-        ErrorKind::Poisoned
-    );
-    assert!(engine.stats().poisoned);
-    for _ in 0..2 {
-        assert_eq!(engine.close(Duration::ZERO).unwrap_err().kind(), ErrorKind::Poisoned);
-    }
-    let again = machine.open();
-    assert_eq!(text(&again.browse("jobs").unwrap().next().unwrap().unwrap().payload), "a");
-    publish(&again, "jobs", b"d");
-    settle(&again);
-    sound(&again);
-}
-
-fn settle_failing(engine: &Engine) {
-    while engine.step().unwrap_or(false) {}
 }

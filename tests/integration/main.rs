@@ -11,6 +11,7 @@ mod backend;
 mod close;
 mod damage;
 mod deliver;
+mod faults;
 mod futures;
 mod gate;
 mod limits;

@@ -4,6 +4,7 @@
 //! longer.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails should panic")]
+#![expect(clippy::print_stdout, reason = "a test says what it did")]
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;

@@ -87,7 +87,9 @@ fn consume(engine: &Engine, queue: &str, seed: u64) -> Outcome {
     loop {
         let consumer = engine.consume(queue, ConsumerOptions::prefetch(40))?;
         for _ in 0..100 {
-            let Some(delivery) = consumer.recv_timeout(Duration::from_millis(20))? else { continue };
+            let Some(delivery) = consumer.recv_timeout(Duration::from_millis(20))? else {
+                continue;
+            };
             let start = delivery.payload().first_chunk::<8>().ok_or("a short payload")?;
             let id = u64::from_le_bytes(*start);
             tell(&format!("D {queue} {id}"))?;

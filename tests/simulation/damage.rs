@@ -28,8 +28,8 @@ fn closed_store(seed: u64) -> Remains {
 }
 
 /// Opens a damaged store and says what is wrong with the way it answers.
-fn judge(remains: &Remains, disk: MemoryStorage, tally: &mut Tally) -> Result<(), String> {
-    let before: Vec<(String, Vec<u8>)> = contents(&disk);
+fn judge(remains: &Remains, disk: &MemoryStorage, tally: &mut Tally) -> Result<(), String> {
+    let before: Vec<(String, Vec<u8>)> = contents(disk);
     let mut world = remains.world_on(disk.clone());
     if let Err(stop) = world.open() {
         tally.refused += 1;
@@ -39,7 +39,7 @@ fn judge(remains: &Remains, disk: MemoryStorage, tally: &mut Tally) -> Result<()
         if !known {
             return Err(format!("refused with {stop:?}"));
         }
-        return if contents(&disk) == before {
+        return if contents(disk) == before {
             Ok(())
         } else {
             Err("opening failed and changed the disk".into())
@@ -103,7 +103,7 @@ fn a_changed_byte_is_noticed_or_means_nothing() {
             let position = random.below(bound);
             let xor = 1 << random.below(8);
             disk.corrupt(name, position, xor).unwrap();
-            judge(&remains, disk, &mut tally)
+            judge(&remains, &disk, &mut tally)
                 .unwrap_or_else(|problem| panic!("seed {seed} {name} {position} {xor}: {problem}"));
         }
     }
@@ -126,7 +126,7 @@ fn a_file_cut_short_or_gone_is_noticed() {
                 } else {
                     disk.truncate(&name, cut).unwrap();
                 }
-                judge(&remains, disk, &mut tally)
+                judge(&remains, &disk, &mut tally)
                     .unwrap_or_else(|problem| panic!("seed {seed} {name} {cut}: {problem}"));
             }
         }

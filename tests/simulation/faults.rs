@@ -18,12 +18,12 @@ const STEPS: u64 = 260;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Went {
     /// The fault was never reached: there are not so many calls.
-    Unharmed,
+    Well,
     /// The store did not open; the next attempt did.
     NotOpened,
     Poisoned,
     /// One caller was told, and the engine went on; or the background, which ends it.
-    WentOn,
+    On,
 }
 
 fn fail_call(seed: u64, number: u64, fault: Fault) -> Result<Went, String> {
@@ -40,7 +40,7 @@ fn fail_call(seed: u64, number: u64, fault: Fault) -> Result<Went, String> {
         Err(Stop::Problem(problem)) => return Err(problem),
     }
     match world.set_up().and_then(|()| world.run(STEPS)) {
-        Ok(()) => return Ok(Went::Unharmed),
+        Ok(()) => return Ok(Went::Well),
         Err(Stop::Broken) => {}
         Err(Stop::Problem(problem)) => return Err(problem),
     }
@@ -52,7 +52,7 @@ fn fail_call(seed: u64, number: u64, fault: Fault) -> Result<Went, String> {
         world.forgive();
         let on = world.run(40).and_then(|()| world.finish());
         on.map_err(|stop| format!("going on after {}: {stop:?}", world.failed_call()))?;
-        return Ok(Went::WentOn);
+        return Ok(Went::On);
     }
     let remains = world.power_off().map_err(|stop| format!("{stop:?}"))?;
     for (mode, chance) in
@@ -64,7 +64,7 @@ fn fail_call(seed: u64, number: u64, fault: Fault) -> Result<Went, String> {
             remains.revive(image, false).map_err(|stop| format!("{mode:?}: {stop:?}"))?;
         world.finish().map_err(|stop| format!("{mode:?}, afterwards: {stop:?}"))?;
     }
-    Ok(if poisoned { Went::Poisoned } else { Went::WentOn })
+    Ok(if poisoned { Went::Poisoned } else { Went::On })
 }
 
 /// After a failure: every ticket has its outcome, and every call is refused.
@@ -101,7 +101,7 @@ fn fail_each_call(seed: u64, fault: Fault) -> [u64; 3] {
                 while !over.load(Ordering::Relaxed) {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     match fail_call(seed, number, fault) {
-                        Ok(Went::Unharmed) => over.store(true, Ordering::Relaxed),
+                        Ok(Went::Well) => over.store(true, Ordering::Relaxed),
                         Ok(how) => went.lock().unwrap()[how as usize - 1] += 1,
                         Err(problem) => {
                             let text = format!("seed {seed} call {number} {fault:?}: {problem}");

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use fanlog::clock::SystemClock;
 use fanlog::storage::{Call, CrashMode, Fault, FaultRule, MemoryStorage, OperationKind};
 use fanlog::{Config, Engine, Error, Message, WhenFull};
+use fanlog_tests::operations::extension;
 use fanlog_tests::world::{Plan, World};
 
 #[test]
@@ -45,7 +46,8 @@ fn crash_while_full(world: &mut World, seed: u64) {
         let image = remains.image(seed, mode);
         image.set_capacity(None);
         let revived = remains.revive(image, mode == CrashMode::KeepAll);
-        let (mut world, _) = revived.unwrap_or_else(|stop| panic!("seed {seed} {mode:?}: {stop:?}"));
+        let (mut world, _) =
+            revived.unwrap_or_else(|stop| panic!("seed {seed} {mode:?}: {stop:?}"));
         assert_eq!(world.finish(), Ok(()), "seed {seed} {mode:?}");
     }
 }
@@ -92,10 +94,10 @@ fn threaded(disk: &MemoryStorage, when_full: WhenFull) -> Engine {
 
 /// The committer itself found no space for a segment: it removed what it had created.
 fn ran_out(disk: &MemoryStorage) -> bool {
-    let is_segment = |name: &str| name.ends_with(".seg") && !name.starts_with("free-");
-    disk.operations().iter().any(|operation| {
-        operation.kind == OperationKind::Remove && is_segment(&operation.name)
-    })
+    let is_segment = |name: &str| extension(name) == "seg" && !name.starts_with("free-");
+    disk.operations()
+        .iter()
+        .any(|operation| operation.kind == OperationKind::Remove && is_segment(&operation.name))
 }
 
 #[test]

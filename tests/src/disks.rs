@@ -11,6 +11,7 @@ use fanlog::storage::{
     WriteSync,
 };
 
+use crate::operations::extension;
 use crate::random::mix;
 
 /// A storage whose blocks have to be filled with zeros, and whose writes to segments may meet.
@@ -50,7 +51,7 @@ impl Habits {
     }
 
     fn file(&self, name: &str, inner: Arc<dyn StorageFile>) -> Arc<dyn StorageFile> {
-        let log = name.ends_with(".seg") || name.starts_with("free-");
+        let log = extension(name) == "seg";
         let meeting = self.meeting.clone().filter(|_| log);
         let lie = self.lie;
         Arc::new(HabitFile { inner, unwritten: self.unwritten, meeting, lie })
@@ -202,9 +203,8 @@ impl Meeting {
             let woken = self.changed.wait_timeout_while(inside, PATIENCE, |inside| *inside < 2);
             inside = woken.unwrap_or_else(PoisonError::into_inner).0;
             if *inside > 1 && mix(number as u64).is_multiple_of(2) {
-                let woken = self.changed.wait_timeout_while(inside, 50 * PATIENCE, |inside| {
-                    *inside > 1
-                });
+                let woken =
+                    self.changed.wait_timeout_while(inside, 50 * PATIENCE, |inside| *inside > 1);
                 inside = woken.unwrap_or_else(PoisonError::into_inner).0;
                 self.swapped.fetch_add(usize::from(*inside == 1), Ordering::Relaxed);
             }

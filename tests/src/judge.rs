@@ -217,9 +217,12 @@ fn settle_fates(
         }
         let sent = &model.sent[id];
         if let Fate::Confirmed(offset) = sent.fate {
-            let must = bounds.everything || !sent.buffered || offset < bounds.durable || offset < end;
+            let must =
+                bounds.everything || !sent.buffered || offset < bounds.durable || offset < end;
             if must {
-                return Err(format!("message {id}, confirmed at offset {offset}, is lost ({bounds:?}, the log ends at {end})"));
+                return Err(format!(
+                    "message {id}, confirmed at offset {offset}, is lost ({bounds:?}, the log ends at {end})"
+                ));
             }
         }
         lost_of.entry(sent.publisher).or_insert(id);

@@ -61,10 +61,10 @@ impl Classifier {
         }
         if name.starts_with("free-") {
             free(operation)
-        } else if name.ends_with(".seg") {
+        } else if extension(name) == "seg" {
             let bytes = self.sizes.get(name).copied().unwrap_or(segment_bytes);
             segment(operation, bytes)
-        } else if name.ends_with(".tmp") {
+        } else if extension(name) == "tmp" {
             match operation.kind {
                 Kind::Create => Purpose::CheckpointCreate,
                 Kind::Sync => Purpose::CheckpointSync,
@@ -72,12 +72,17 @@ impl Classifier {
                 Kind::Remove => Purpose::TemporaryRemove,
                 _ => Purpose::CheckpointWrite,
             }
-        } else if name.ends_with(".ckpt") {
+        } else if extension(name) == "ckpt" {
             Purpose::CheckpointRemove
         } else {
             Purpose::LockCreate
         }
     }
+}
+
+/// What stands behind the last dot of a file's name.
+pub fn extension(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or_default()
 }
 
 fn free(operation: &Operation) -> Purpose {

@@ -35,9 +35,9 @@ pub fn planned(id: Id) -> Planned {
         _ => 8 + noise / 16 % 800,
     };
     Planned {
-        exchange: if noise / 7 % 4 == 0 { "" } else { "fan" },
+        exchange: if (noise / 7).is_multiple_of(4) { "" } else { "fan" },
         bytes: usize::try_from(bytes).unwrap_or(8),
-        buffered: noise / 11 % 10 == 0,
+        buffered: (noise / 11).is_multiple_of(10),
     }
 }
 

@@ -188,11 +188,16 @@ impl World {
         self.disk.is_cut() || faults > self.forgiven
     }
 
-    /// Plants a fault, for the calls to come.
-    pub fn plant(&mut self, rule: FaultRule) {
+    /// Makes it possible to plant faults once the store is open.
+    pub fn allow_faults(&mut self) -> &FaultStorage {
         let disk = &self.disk;
-        let faults = self.faults.get_or_insert_with(|| FaultStorage::new(Arc::new(disk.clone())));
-        faults.fail(rule);
+        self.faults.get_or_insert_with(|| FaultStorage::new(Arc::new(disk.clone())))
+    }
+
+    /// Plants a fault, for the calls to come. Where the store is open already, faults were allowed
+    /// before.
+    pub fn plant(&mut self, rule: FaultRule) {
+        self.allow_faults().fail(rule);
     }
 
     /// What has failed so far is no excuse any more; nothing else will fail.
@@ -271,9 +276,11 @@ impl World {
             360..400 => self.subscribe(),
             400..640 => self.receive(),
             640..720 => self.settle_one(),
-            720..735 => self.drop_taker(),
+            720..735 => {
+                self.drop_taker();
+                Ok(())
+            }
             735..775 => self.change_topology(),
-            775..905 => self.step(),
             905..950 => self.advance(),
             950..960 => self.checkpoint(),
             960..985 => self.drain_some(),
@@ -319,7 +326,7 @@ impl World {
         self.clock.advance(Duration::from_millis(by));
         if self.random.chance(3) {
             // The date may jump; nothing depends on it.
-            self.clock.set_wall_us(self.random.next() >> 13);
+            self.clock.set_wall_us(self.random.draw() >> 13);
         }
         self.note(|| format!("advance {by}"));
         self.step()

@@ -124,6 +124,8 @@ fn out_of_space(core: &Core, id: SegmentId, error: &Error, now: Duration) {
     state.out_of_space = Some(full.clone());
     core.append.wake_publishers(&state);
     drop(state);
+    // It makes room of what is retired.
+    core.wake_keeper();
     if core.config.when_full == WhenFull::Fail {
         core.confirms.stall(Some(full.clone()));
         core.acks_durable.stall(Some(full));

@@ -40,7 +40,8 @@ impl<'a> Came<'a> {
 impl World {
     pub(super) fn subscribe(&mut self) -> Work {
         if self.takers.len() >= 6 {
-            return self.drop_taker();
+            self.drop_taker();
+            return Ok(());
         }
         let names: Vec<String> = self.model.topology.queues.keys().cloned().collect();
         if names.is_empty() {
@@ -85,7 +86,8 @@ impl World {
         let id = self.came(queue, &Came::of(&delivery))?;
         let exchange = delivery.exchange();
         let known = *exchange == *self.model.sent[id].exchange;
-        if !known && !(self.model.exchange_deleted && exchange.is_empty()) {
+        let forgotten = self.model.exchange_deleted && exchange.is_empty();
+        if !known && !forgotten {
             return Err(Stop::Problem(format!("message {id} came from exchange {exchange:?}")));
         }
         let choice = self.random.below(20);
@@ -267,14 +269,14 @@ impl World {
         }
     }
 
-    pub(super) fn drop_taker(&mut self) -> Work {
-        if !self.takers.is_empty() {
-            let at = self.random.place(self.takers.len());
-            self.note(|| format!("drop consumer {at}"));
-            let taker = self.takers.remove(at);
-            self.bury(taker);
+    pub(super) fn drop_taker(&mut self) {
+        if self.takers.is_empty() {
+            return;
         }
-        Ok(())
+        let at = self.random.place(self.takers.len());
+        self.note(|| format!("drop consumer {at}"));
+        let taker = self.takers.remove(at);
+        self.bury(taker);
     }
 
     /// A consumer dies; what it held goes back.

@@ -59,9 +59,9 @@ impl World {
     /// Power fails; some of what was not synced is lost; the store is opened again and judged.
     pub(super) fn crash(&mut self) -> Work {
         self.counts.crashes += 1;
-        let mode = [CrashMode::LoseUnsynced, CrashMode::KeepAll, CrashMode::Random]
-            [self.random.place(3)];
-        let seed = self.random.next();
+        let mode =
+            [CrashMode::LoseUnsynced, CrashMode::KeepAll, CrashMode::Random][self.random.place(3)];
+        let seed = self.random.draw();
         let remains = self.power_off()?;
         let image = remains.disk.crash_image(seed, mode);
         self.note(|| format!("crash {mode:?}"));
