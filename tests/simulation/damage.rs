@@ -3,7 +3,9 @@
 //! Then opening says so, or checking does, or it was a byte that means nothing and all is as it was.
 //! Never is a message gone, or different, without a word.
 
-use fanlog::storage::{MemoryStorage, Storage};
+use std::time::Duration;
+
+use fanlog::storage::{CrashMode, MemoryStorage, Storage};
 use fanlog_tests::random::Random;
 use fanlog_tests::world::{Plan, Remains, Stop, World};
 
@@ -88,24 +90,47 @@ fn files(disk: &MemoryStorage) -> Vec<(String, u64)> {
     files
 }
 
+/// Changes one bit at a time, each in another copy of the disk.
+#[track_caller]
+fn change_bytes(remains: &Remains, seed: u64, tally: &mut Tally) {
+    let mut random = Random::new(seed);
+    for _ in 0..60 {
+        let disk = remains.image(0, CrashMode::KeepAll);
+        let files = files(&disk);
+        let (name, bytes) = &files[random.place(files.len())];
+        // Where most bytes mean something: near the start, or anywhere.
+        let bound = if random.chance(50) { (*bytes).min(20_000) } else { *bytes };
+        let position = random.below(bound);
+        let xor = 1 << random.below(8);
+        disk.corrupt(name, position, xor).unwrap();
+        judge(remains, &disk, tally)
+            .unwrap_or_else(|problem| panic!("seed {seed} {name} {position} {xor}: {problem}"));
+    }
+}
+
 #[test]
 fn a_changed_byte_is_noticed_or_means_nothing() {
     let mut tally = Tally::default();
     for seed in 0..12 {
-        let remains = closed_store(seed);
-        let mut random = Random::new(seed);
-        for _ in 0..60 {
-            let disk = remains.disk.deep_copy().crash_image(0, fanlog::storage::CrashMode::KeepAll);
-            let files = files(&disk);
-            let (name, bytes) = &files[random.place(files.len())];
-            // Where most bytes mean something: near the start, or anywhere.
-            let bound = if random.chance(50) { (*bytes).min(20_000) } else { *bytes };
-            let position = random.below(bound);
-            let xor = 1 << random.below(8);
-            disk.corrupt(name, position, xor).unwrap();
-            judge(&remains, &disk, &mut tally)
-                .unwrap_or_else(|problem| panic!("seed {seed} {name} {position} {xor}: {problem}"));
+        change_bytes(&closed_store(seed), seed, &mut tally);
+    }
+    println!("{tally:?}");
+    assert!(tally.refused > 20 && tally.reported > 20 && tally.harmless > 20, "{tally:?}");
+}
+
+/// After a second of rest the last batch is vouched for: from then on it can't be a torn tail.
+#[test]
+fn a_changed_byte_is_noticed_after_a_crash_too() {
+    let mut tally = Tally::default();
+    for seed in 20..32 {
+        let mut world = World::new(Plan::new(seed));
+        let mut outcome = world.open().and_then(|()| world.set_up()).and_then(|()| world.run(200));
+        for _ in 0..3 {
+            outcome = outcome.and_then(|()| world.settle());
+            world.clock.advance(Duration::from_millis(1100));
         }
+        assert_eq!(outcome, Ok(()), "seed {seed}");
+        change_bytes(&world.power_off().unwrap(), seed, &mut tally);
     }
     println!("{tally:?}");
     assert!(tally.refused > 20 && tally.reported > 20 && tally.harmless > 20, "{tally:?}");
@@ -117,7 +142,7 @@ fn a_file_cut_short_or_gone_is_noticed() {
     for seed in 0..12 {
         let remains = closed_store(seed);
         let mut random = Random::new(seed);
-        let image = || remains.disk.deep_copy().crash_image(0, fanlog::storage::CrashMode::KeepAll);
+        let image = || remains.image(0, CrashMode::KeepAll);
         for (name, bytes) in files(&image()) {
             for cut in [0, random.below(bytes), bytes - 1, bytes] {
                 let disk = image();

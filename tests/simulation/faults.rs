@@ -13,6 +13,7 @@ use fanlog::storage::{Call, CrashMode, Fault, FaultRule};
 use fanlog_tests::world::{Plan, Stop, World};
 
 const STEPS: u64 = 260;
+const FULL: Fault = Fault::Error(ErrorKind::StorageFull);
 
 /// How a run with a fault went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +48,7 @@ fn fail_call(seed: u64, number: u64, fault: Fault) -> Result<Went, String> {
     let poisoned = world.engine().stats().poisoned;
     if poisoned {
         told_everyone(&world)?;
-    } else if matches!(world.failed_call().as_str(), "receive" | "checkpoint") {
+    } else if goes_on(&world.failed_call(), fault) {
         // Only the caller was concerned; with a failure of the background's the engine would end.
         world.forgive();
         let on = world.run(40).and_then(|()| world.finish());
@@ -65,6 +66,13 @@ fn fail_call(seed: u64, number: u64, fault: Fault) -> Result<Went, String> {
         world.finish().map_err(|stop| format!("{mode:?}, afterwards: {stop:?}"))?;
     }
     Ok(if poisoned { Went::Poisoned } else { Went::On })
+}
+
+/// Whether a failed call that did not poison the engine leaves it in working order: one caller was
+/// concerned, or the background, which waits for space. Other failures of the background's end the
+/// engine where it has threads.
+fn goes_on(call: &str, fault: Fault) -> bool {
+    matches!(call, "receive" | "checkpoint") || (call == "step" && fault == FULL)
 }
 
 /// After a failure: every ticket has its outcome, and every call is refused.
@@ -131,4 +139,11 @@ fn each_call_fails_once_after_its_effect() {
     let [not_opened, poisoned, went_on] = fail_each_call(6, Fault::ErrorAfter(ErrorKind::Other));
     println!("{not_opened} at opening, {poisoned} poisoned, {went_on} went on");
     assert!(not_opened > 10 && poisoned > 60, "{not_opened} {poisoned} {went_on}");
+}
+
+#[test]
+fn each_call_finds_no_space_once() {
+    let [not_opened, poisoned, went_on] = fail_each_call(3, FULL);
+    println!("{not_opened} at opening, {poisoned} poisoned, {went_on} went on");
+    assert!(not_opened > 10 && went_on > 60, "{not_opened} {poisoned} {went_on}");
 }

@@ -107,6 +107,29 @@ fn damage_is_told_with_file_and_offset_and_changes_nothing() {
 }
 
 #[test]
+fn a_damaged_message_holds_up_nothing_and_is_dropped_on_purpose_only() {
+    let store = Store::new();
+    let publish = "torture publish DIR --queues 1 --threads 1 --first 0 --count 60";
+    store.fine(&format!("{publish} --size 3000-3000 --segment-bytes 65536"));
+    // Deep in a sealed segment, where opening does not look.
+    store.damage(b"q0 7 3000\n");
+    let first = store.run("consume DIR --queue q0 --json");
+    first.is_error(3, "corrupt");
+    assert!(first.stderr.contains("message 7 of queue q0"), "{}", first.stderr);
+    assert_eq!(first.stdout.lines().count(), 59);
+    for words in ["consume DIR --queue q0", "consume DIR --queue q0 --no-ack"] {
+        let again = store.run(words);
+        again.is_error(3, "corrupt");
+        assert_eq!(again.stdout, "");
+    }
+    let verified = store.run("torture verify DIR");
+    verified.is_error(3, "corrupt");
+    assert!(!verified.stdout.contains("END"), "{}", verified.stdout);
+    store.run("consume DIR --queue q0 --ack-damaged").is_error(3, "corrupt");
+    assert_eq!(store.fine("consume DIR --queue q0"), "");
+}
+
+#[test]
 fn a_newer_format_is_refused_untouched() {
     let store = Store::new();
     store.fine_with_input("publish DIR --key q --declare q", "x\n");
