@@ -310,11 +310,7 @@ impl Engine {
     pub fn checkpoint(&self) -> Result<()> {
         let core = &self.owner.core;
         core.check_writable()?;
-        core.keeper.checkpoint(core, false).inspect_err(|error| {
-            if !commit::is_out_of_space(error) {
-                core.poison(error.clone());
-            }
-        })
+        core.keeper.checkpoint(core, false).inspect_err(|error| end_unless_full(core, error))
     }
 
     /// Does one piece of the engine's work: a commit, or else a step of the background. Says whether
@@ -322,7 +318,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] of the background; the commit's own failures poison the engine.
+    /// [`Error::Io`] of the background; unless it is want of space, it poisons the engine, as a
+    /// failed commit does.
     #[doc(hidden)]
     pub fn step(&self) -> Result<bool> {
         let core = &self.owner.core;
@@ -330,7 +327,8 @@ impl Engine {
         if commit::commit_once(core) {
             return Ok(true);
         }
-        Ok(keeper::step(core)? != Did::Nothing)
+        let did = keeper::step(core).inspect_err(|error| end_unless_full(core, error))?;
+        Ok(did != Did::Nothing)
     }
 
     /// Commits one batch, if one is due. For stores opened with `stepped`.
@@ -416,6 +414,13 @@ impl Drop for Owner {
     fn drop(&mut self) {
         // Whoever wants to know how it went calls `close`.
         drop(self.close(DROP_TIMEOUT));
+    }
+}
+
+/// A failure of the background's ends the engine, unless there will be space again.
+fn end_unless_full(core: &Core, error: &Error) {
+    if !commit::is_out_of_space(error) {
+        core.poison(error.clone());
     }
 }
 

@@ -42,6 +42,21 @@ struct Filling {
     filled: u64,
 }
 
+impl Filling {
+    /// Bytes of the next piece.
+    fn piece(&self) -> u64 {
+        (self.free.bytes - self.filled).min(PIECE_BYTES as u64)
+    }
+
+    /// Writes the next piece of zeros; after the last one, syncs the file.
+    fn write_piece(&self) -> std::io::Result<()> {
+        let piece = self.piece();
+        let zeros = AlignedBuffer::zeroed(usize::try_from(piece).expect("at most a piece"));
+        self.file.write_all_at(self.filled, &zeros, WriteSync::None)?;
+        if self.filled + piece == self.free.bytes { self.file.sync() } else { Ok(()) }
+    }
+}
+
 /// A file that already bears the name of the next segment.
 #[derive(Debug)]
 struct Named {
@@ -130,14 +145,20 @@ impl Supply {
             let number = state.next_number;
             state.next_number += 1;
             let (from, to) = (segment_name(named.id), FileName::Free(number).to_string());
-            rename(&*core.storage, &from, &to)?;
+            if let Err(error) = rename(&*core.storage, &from, &to) {
+                state.named = Some(named);
+                return Err(error);
+            }
             state.free.push_back(FreeFile { number, bytes: named.bytes });
         }
         let at = state.free.iter().position(|free| free.bytes >= bytes);
         if let Some(free) = at.and_then(|at| state.free.remove(at)) {
-            let file = name_file(core, free, id)?;
+            let named = name_file(core, free, id);
+            if named.is_err() {
+                state.free.push_front(free);
+            }
             self.count(&state);
-            return Ok(file);
+            return named;
         }
         create(core, &segment_name(id), bytes)
     }
@@ -157,7 +178,13 @@ impl Supply {
             && next > state.taken
             && let Some(free) = state.free.pop_front()
         {
-            let file = name_file(core, free, next)?;
+            let file = match name_file(core, free, next) {
+                Ok(file) => file,
+                Err(error) => {
+                    state.free.push_front(free);
+                    return Err(error);
+                }
+            };
             state.named = Some(Named { id: next, file, bytes: free.bytes });
             self.count(&state);
             return Ok(true);
@@ -183,22 +210,18 @@ impl Supply {
     /// Writes the next piece of zeros, if a file is being filled.
     fn fill(&self, core: &Core) -> Result<bool> {
         let Some(mut filling) = self.lock().filling.take() else { return Ok(false) };
-        let left = filling.free.bytes - filling.filled;
-        let piece = left.min(PIECE_BYTES as u64);
-        let zeros = AlignedBuffer::zeroed(usize::try_from(piece).expect("at most a piece"));
-        let name = FileName::Free(filling.free.number).to_string();
         let storage = &*core.storage;
-        filling.file.write_all_at(filling.filled, &zeros, WriteSync::None).map_err(path_error(
-            storage,
-            FileOp::Write,
-            &name,
-        ))?;
+        let name = FileName::Free(filling.free.number).to_string();
+        if let Err(source) = filling.write_piece() {
+            // Begun again once there is space.
+            filling.filled = 0;
+            self.lock().filling = Some(filling);
+            return Err(Error::io(FileOp::Allocate, storage.path(&name), source));
+        }
+        let piece = filling.piece();
         core.stats.other_written(piece);
         filling.filled += piece;
         let done = filling.filled == filling.free.bytes;
-        if done {
-            filling.file.sync().map_err(path_error(storage, FileOp::Sync, &name))?;
-        }
         let mut state = self.lock();
         if done {
             state.free.push_back(filling.free);

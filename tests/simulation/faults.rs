@@ -51,7 +51,7 @@ fn fail_call(seed: u64, number: u64, fault: Fault) -> Result<Went, String> {
     } else if goes_on(&world.failed_call(), fault) {
         // Only the caller was concerned; with a failure of the background's the engine would end.
         world.forgive();
-        let on = world.run(40).and_then(|()| world.finish());
+        let on = world.step_when_full().and_then(|()| world.run(40)).and_then(|()| world.finish());
         on.map_err(|stop| format!("going on after {}: {stop:?}", world.failed_call()))?;
         return Ok(Went::On);
     }
