@@ -55,9 +55,8 @@ impl Retired {
         let Some(oldest) = core.keeper.checkpoints.oldest_of_two() else { return Ok(did) };
         let ready = retired.iter().position(|gone| gone.listed_to < oldest);
         let Some(at) = ready else { return Ok(did) };
-        let gone = retired.remove(at);
-        drop(retired);
-        give_back(core, gone.segment)?;
+        give_back(core, Arc::clone(&retired[at].segment))?;
+        retired.remove(at);
         Ok(true)
     }
 }

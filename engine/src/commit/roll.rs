@@ -146,8 +146,8 @@ fn routes_max(core: &Core, taken: &Taken) -> usize {
 pub(crate) fn is_out_of_space(error: &Error) -> bool {
     use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     match error {
-        // A failed sync is never taken lightly, whatever it was for want of.
-        Error::Io { op: FileOp::Sync | FileOp::SyncDirectory, .. } => false,
+        // Names that may be there or not are in the way of another attempt.
+        Error::Io { op: FileOp::SyncDirectory, .. } => false,
         Error::Io { source, .. } => {
             matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge)
         }
