@@ -74,7 +74,8 @@ impl Checkpoints {
         checkpoint.clean = clean;
         checkpoint.created_us = core.clock.wall_us();
         // The list before the ledger: a segment that it calls sealed lies wholly before the head, so
-        // recovery does not have to read it; one begun after the list is found by its name.
+        // recovery does not have to read it (nothing is sealed while this is paused); one begun
+        // after the list is found by its name.
         checkpoint.segments = entries(&core.log);
         core.ledger().capture(&mut checkpoint);
         checkpoint.next_ids.segment = next_segment(&checkpoint.segments);

@@ -29,6 +29,7 @@ use crate::{
     commit::{self, Pipeline},
     confirm::Confirms,
     deliver::Waiting,
+    error::FileOp,
     keeper::Keeper,
     ledger::Ledger,
     log::Log,
@@ -227,6 +228,7 @@ impl Core {
         let routed = tables.define_route(undefined)?;
         let record = route_definition(routed.route, undefined.group.0);
         state.control(self.append.pool(), &record, false);
+        self.append.wake_committer(&mut state);
         Ok(routed)
     }
 
@@ -330,13 +332,16 @@ impl Core {
         struct Lead<'a>(&'a Core);
         impl Drop for Lead<'_> {
             fn drop(&mut self) {
+                if std::thread::panicking() {
+                    // Its batch is completed by nobody: nobody may wait for it.
+                    let path = self.0.storage.path("");
+                    let source = std::io::Error::other("a publisher panicked while it committed");
+                    self.0.poison(Error::io(FileOp::Write, path, source));
+                }
                 let mut state = self.0.append.lock();
                 state.leading = false;
-                let more = !state.is_idle() || state.urgent;
-                let wake = more && state.should_wake();
-                drop(state);
-                if wake {
-                    self.0.append.work.notify_one();
+                if !state.is_idle() || state.urgent || state.held {
+                    self.0.append.wake_committer(&mut state);
                 }
             }
         }

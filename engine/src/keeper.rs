@@ -117,11 +117,12 @@ pub(crate) fn step(core: &Core) -> Result<Did> {
         seal(core, &segment)?;
         return Ok(Did::Work);
     }
-    if core.keeper.checkpoint_due(core) {
-        core.keeper.checkpoint(core, false)?;
+    // Before what needs space: this gives some back.
+    if core.keeper.retired.step(core)? {
         return Ok(Did::Work);
     }
-    if core.keeper.retired.step(core)? {
+    if core.keeper.checkpoint_due(core) {
+        core.keeper.checkpoint(core, false)?;
         return Ok(Did::Work);
     }
     if core.keeper.retired.any() && core.append.lock().out_of_space.is_some() {
@@ -154,6 +155,8 @@ fn seal(core: &Core, segment: &Segment) -> Result<()> {
     file.write_all_at(start, &aligned, WriteSync::Data)
         .map_err(|source| Error::io(FileOp::Write, path(), source))?;
     core.stats.other_written(footer.len() as u64);
+    // Not while a checkpoint is put together: what it calls sealed lies behind its own head.
+    let _paused = core.keeper.checkpoints.pause();
     segment.seal();
     Ok(())
 }

@@ -187,10 +187,12 @@ impl Publisher {
             let state = match wait {
                 Wait::AsConfigured => core.wait_for_room(state, need)?,
                 Wait::Never => {
+                    let mut state = state;
                     if let Some(end) = &state.end {
                         return Err(end.clone());
                     }
                     if !core.append.has_room(&state, need) {
+                        core.append.wake_committer(&mut state);
                         return Err(core.append.full(&state));
                     }
                     state

@@ -206,3 +206,42 @@ fn futures_can_move_between_threads() {
     assert!(engine.close(PATIENCE).unwrap().unconfirmed == 0);
     assert!(consumer.recv_timeout(Duration::ZERO).is_err());
 }
+
+#[test]
+fn a_dropped_receive_takes_no_wake_up_from_another_consumer() {
+    let (_machine, engine) = with_jobs();
+    let (first, second) = (consume(&engine, "jobs", 1), consume(&engine, "jobs", 1));
+    publish(&engine, "jobs", b"held");
+    let held = next(&first);
+    let wakes = Arc::new(Wakes::default());
+    {
+        // It has no credit, waits all the same, and is given up before anything comes.
+        let mut dropped = pin!(first.recv_async());
+        assert!(poll(&mut dropped, &Arc::new(Wakes::default())).is_pending());
+    }
+    let mut received = pin!(second.recv_async());
+    assert!(poll(&mut received, &wakes).is_pending());
+    publish(&engine, "jobs", b"for the other");
+    assert!(wakes.count() > 0, "the consumer with credit slept on");
+    let Poll::Ready(delivery) = poll(&mut received, &wakes) else { panic!("nothing came") };
+    assert_eq!(delivery.unwrap().payload(), b"for the other");
+    drop(held);
+}
+
+#[test]
+fn a_wake_up_given_to_a_receive_that_is_then_dropped_is_passed_on() {
+    let (_machine, engine) = with_jobs();
+    let (first, second) = (consume(&engine, "jobs", 1), consume(&engine, "jobs", 1));
+    publish(&engine, "jobs", b"held");
+    let held = next(&first);
+    let (early, late) = (Arc::new(Wakes::default()), Arc::new(Wakes::default()));
+    let mut received = pin!(second.recv_async());
+    {
+        let mut dropped = pin!(first.recv_async());
+        assert!(poll(&mut dropped, &early).is_pending());
+        assert!(poll(&mut received, &late).is_pending());
+        publish(&engine, "jobs", b"for the other");
+    }
+    assert!(late.count() > 0, "whoever was woken took the wake-up along");
+    drop(held);
+}

@@ -5,7 +5,8 @@ use std::time::Duration;
 use fanlog::{Change, Config, Engine, Error, ErrorKind, Message};
 
 use crate::support::{
-    Machine, PATIENCE, consume, next, pattern, publish, settle, sound, stepped, with_jobs,
+    Machine, PATIENCE, consume, next, pattern, publish, settle, sound, start, stepped, threaded,
+    with_jobs,
 };
 
 const MIB: usize = 1 << 20;
@@ -181,4 +182,17 @@ fn without_create_a_directory_without_a_store_is_left_as_it_is() {
     assert!(!missing.exists());
     let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
     assert!(left.len() <= 1, "only a lock file may be there: {left:?}");
+}
+
+#[test]
+fn a_message_larger_than_the_buffers_is_taken_also_as_the_first_of_its_route() {
+    // The definition of its route is in the buffers then, and nobody else is there to commit it.
+    let engine = threaded();
+    engine.declare_queue("jobs").unwrap();
+    let payload = vec![1; 20 << 20];
+    let publisher = engine.publisher();
+    let publishing =
+        start(move || publisher.publish_confirmed(&Message::new("", "jobs", &payload)));
+    publishing.join().unwrap();
+    assert_eq!(engine.queue("jobs").unwrap().bytes, 20 << 20);
 }

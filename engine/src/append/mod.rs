@@ -99,6 +99,8 @@ impl Append {
             if state.has_room(need, self.unconfirmed_max) {
                 return Ok(state);
             }
+            // What takes the room has to be on its way out: nobody may have been woken for it.
+            self.wake_committer(&mut state);
             if self.when_full == WhenFull::Fail {
                 return Err(state.full(self.unconfirmed_max));
             }
@@ -117,6 +119,13 @@ impl Append {
             if timed_out {
                 return Err(Error::Timeout);
             }
+        }
+    }
+
+    /// Wakes a committer for what waits, if one sleeps that could take it.
+    pub(crate) fn wake_committer(&self, state: &mut Appender) {
+        if state.should_wake() {
+            self.work.notify_one();
         }
     }
 

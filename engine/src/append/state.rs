@@ -91,6 +91,8 @@ pub(crate) struct Appender {
     gathered: usize,
     /// Batches being written.
     pub(crate) in_flight: u32,
+    /// One of them was taken and waits until the others are completed, or for space.
+    pub(crate) held: bool,
     /// A committer found a batch that it can't write yet; what it waits for clears this.
     pub(crate) stalled: bool,
     /// Messages in the last batch that was confirmed: above one, publishers are not alone.
@@ -128,6 +130,7 @@ impl Appender {
             unconfirmed: 0,
             gathered: 0,
             in_flight: 0,
+            held: false,
             stalled: false,
             last_messages: 0,
             idle_due: None,
@@ -186,6 +189,7 @@ impl Appender {
             return false;
         }
         match self.in_flight {
+            1 if self.held => true,
             0 => !self.leading && (!self.is_idle() || self.urgent || self.due(now)),
             1 => self.gathered >= GATE_BYTES,
             _ => false,
@@ -240,6 +244,7 @@ impl Appender {
     /// If so, the caller notifies one.
     pub(crate) fn should_wake(&mut self) -> bool {
         let wanted = match self.in_flight {
+            1 if self.held => true,
             0 => !self.leading,
             1 => self.gathered >= GATE_BYTES,
             _ => false,

@@ -40,7 +40,7 @@ use crate::{
     error::FileOp,
     ledger::Effects,
     log::{
-        batch::{Batch, BatchBytes, seal_records},
+        batch::{Batch, seal_records},
         index::IndexBuilder,
         segment::Segment,
     },
@@ -202,7 +202,9 @@ pub(crate) fn begin(core: &Core, now: Duration) -> Option<Job> {
     if pipeline.held.is_none() {
         pipeline.held = Some(take(core, pipeline, now)?);
     }
-    match pipeline.place_held(core, now) {
+    let placed = pipeline.place_held(core, now);
+    core.append.lock().held = pipeline.held.is_some();
+    match placed {
         Ok(job) => job,
         Err(error) => {
             core.poison(error);
@@ -259,8 +261,14 @@ fn take(core: &Core, pipeline: &mut Pipeline, now: Duration) -> Option<Held> {
         state.want_ack_room(acks);
         return Some(Held { sync: taken.sync || sync_due, acks: None, taken });
     }
-    let urgent_sync = std::mem::take(&mut state.urgent_sync);
-    state.urgent = false;
+    let urgent_sync = state.urgent_sync;
+    if core.dirty.is_empty() {
+        state.urgent = false;
+        state.urgent_sync = false;
+    } else {
+        // More acks came since these were drained: what was hurried for, or is due, may be theirs.
+        state.acks_due.get_or_insert(now + core.config.ack_delay_max);
+    }
     drop(state);
     taken.region.extend(acks).copy_from_slice(&pipeline.acks);
     taken.control_bytes += acks;
@@ -332,7 +340,7 @@ impl Pipeline {
         self.load.add(taken.messages, index.controls.len(), index.routes().iter().map(|c| c.route));
         let frozen: Frozen = taken.region.freeze();
         let position = self.position;
-        let batch = Arc::new(Batch { index: Arc::new(index), bytes: BatchBytes::Appended(frozen) });
+        let batch = Arc::new(Batch::appended(Arc::new(index), frozen, core.store));
         self.previous = checksum;
         self.position += total as u64;
         self.last_batch_at = now;

@@ -119,7 +119,10 @@ impl Pipeline {
 fn out_of_space(core: &Core, id: SegmentId, error: &Error, now: Duration) {
     let mut state = core.append.lock();
     state.stalled = true;
-    state.idle_due = Some(now + core.config.ack_delay_max);
+    if state.set_idle_due(Some(now + core.config.ack_delay_max)) {
+        // Whoever keeps the time measures its sleep anew.
+        core.append.work.notify_all();
+    }
     let full = Error::OutOfSpace { segment: id.0, reason: error.to_string() };
     state.out_of_space = Some(full.clone());
     core.append.wake_publishers(&state);

@@ -166,6 +166,20 @@ impl ConsumerShared {
     }
 }
 
+/// A future that waits for a message. Dropped before it goes on, it leaves the list of sleepers,
+/// and passes on a wake-up that it may have been given.
+struct Sleeping<'a>(&'a Arc<ConsumerShared>);
+
+impl Drop for Sleeping<'_> {
+    fn drop(&mut self) {
+        let consumer = self.0;
+        consumer.queue.sleepers.remove(consumer);
+        if !consumer.asleep.swap(false, Ordering::AcqRel) {
+            consumer.queue.sleepers.wake_one();
+        }
+    }
+}
+
 /// A subscription to one queue. Consumers of a queue share its messages, round-robin, each as far
 /// as its prefetch allows.
 ///
@@ -230,8 +244,12 @@ impl Consumer {
         if let Some(error) = shared.ended() {
             return Err(error);
         }
-        deal(&shared.core, &shared.queue)?;
-        Ok(shared.fetch().map(|(tag, ready)| self.delivery(tag, ready)))
+        let dealt = deal(&shared.core, &shared.queue);
+        // What was dealt before the log could not be read any further comes first.
+        match shared.fetch() {
+            Some((tag, ready)) => Ok(Some(self.delivery(tag, ready))),
+            None => dealt.map(|()| None),
+        }
     }
 
     fn delivery(&self, tag: DeliveryTag, ready: Ready) -> Delivery {
@@ -297,10 +315,16 @@ impl Consumer {
                 return Ok(delivery);
             }
             let listener = self.shared.event.listen();
-            if let Some(delivery) = self.announce_and_try()? {
+            let sleeping = Sleeping(&self.shared);
+            let found = self.announce_and_try()?;
+            if found.is_none() {
+                listener.await;
+            }
+            // Awake: whatever woke it, it looks for everyone.
+            std::mem::forget(sleeping);
+            if let Some(delivery) = found {
                 return Ok(delivery);
             }
-            listener.await;
         }
     }
 

@@ -1,15 +1,18 @@
 //! One batch in memory: its bytes as they stand in the file, and its index.
 
-use std::{ops::Deref, sync::Arc};
+use std::{ops::Deref, path::PathBuf, sync::Arc};
 
 use fanlog_segment_format::{
     Offset, StoreId,
     batch::{BatchHeader, open_batch},
     checksum::seed_record,
-    record::{Record, RecordHead, seal_record},
+    record::{MessageRecord, Record, RecordHead, seal_record, verify_record},
 };
 
-use super::index::{BatchIndex, IndexBuilder};
+use super::{
+    index::{BatchIndex, IndexBuilder},
+    view::Damage,
+};
 use crate::{append::arena::Frozen, storage::AlignedBuffer};
 
 /// Where a batch's bytes live.
@@ -32,11 +35,58 @@ impl Deref for BatchBytes {
     }
 }
 
-/// A batch whose bytes were checked, or made, in this process.
+/// A batch and its index, which was made when its bytes were written or checked by this process.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) index: Arc<BatchIndex>,
     pub(crate) bytes: BatchBytes,
+    pub(crate) store: StoreId,
+    /// Its file, if what was read back from there is no longer what was written.
+    pub(crate) damaged: Option<PathBuf>,
+}
+
+impl Batch {
+    /// A batch that was appended by this process.
+    pub(crate) fn appended(index: Arc<BatchIndex>, bytes: Frozen, store: StoreId) -> Self {
+        Self { index, bytes: BatchBytes::Appended(bytes), store, damaged: None }
+    }
+
+    /// A batch read back from its file.
+    pub(crate) fn read_back(
+        index: Arc<BatchIndex>,
+        bytes: AlignedBuffer,
+        store: StoreId,
+        damaged: Option<PathBuf>,
+    ) -> Self {
+        Self { index, bytes: BatchBytes::ReadBack(bytes), store, damaged }
+    }
+
+    /// The record of message `number`.
+    ///
+    /// # Errors
+    ///
+    /// Where it is damaged: of a damaged batch, those whose own checksum is wrong.
+    pub(crate) fn message(&self, number: u32) -> Result<MessageRecord<'_>, Damage> {
+        let start = self.index.position_of(number) as usize;
+        let Some(path) = &self.damaged else {
+            let decoded = MessageRecord::decode(&self.bytes[start..]);
+            let (record, _) = decoded.expect("the batch was made or checked by this process");
+            return Ok(record);
+        };
+        let offset = Offset(self.index.first_offset.0 + u64::from(number));
+        let position = self.index.position + start as u64;
+        let damage = || Damage { offset, path: path.clone(), position };
+        salvage(&self.bytes[start..], self.store)
+            .filter(|record| record.offset == offset)
+            .ok_or_else(damage)
+    }
+}
+
+/// The record at the start of `bytes`, if its own checksum is right.
+pub(crate) fn salvage(bytes: &[u8], store: StoreId) -> Option<MessageRecord<'_>> {
+    let head = RecordHead::peek(bytes).ok()?;
+    verify_record(seed_record(store), bytes.get(..head.length as usize)?).ok()?;
+    MessageRecord::decode(bytes).ok().map(|(record, _)| record)
 }
 
 /// Walks freshly appended records: gives each its checksum, notes it in `builder`.

@@ -23,17 +23,11 @@ use std::{
 
 use fanlog_segment_format::{GroupId, Offset, RouteId, StoreId, batch::open_batch};
 
-use self::{
-    batch::{Batch, BatchBytes},
-    index::BatchIndex,
-    sealed::SealedReader,
-    segment::Segment,
-    view::View,
-};
+use self::{batch::Batch, index::BatchIndex, sealed::SealedReader, segment::Segment, view::View};
 use crate::{
     Error, Result,
     error::FileOp,
-    storage::{AlignedBuffer, Storage},
+    storage::{Access, AlignedBuffer, Purpose, Storage},
 };
 
 /// Batches read back from the unsealed part, shared among the queues that read there now.
@@ -295,7 +289,12 @@ impl Log {
                 return Ok(batch);
             }
         }
-        let batch = Arc::new(self.read_batch(segment, index)?);
+        let bytes = self.read_bytes(segment, &index)?;
+        // Damaged since it was written: what is whole of it is delivered all the same.
+        let damaged = open_batch(&bytes, self.store, index.segment, index.position)
+            .is_err()
+            .then(|| self.storage.path(&segment.name));
+        let batch = Arc::new(Batch::read_back(index, bytes, self.store, damaged));
         if shared.len() == READ_BACK_SHARED {
             shared.pop_front();
         }
@@ -303,21 +302,26 @@ impl Log {
         Ok(batch)
     }
 
-    /// Reads a batch of the unsealed part from its file, and checks it.
-    pub(crate) fn read_batch(&self, segment: &Segment, index: Arc<BatchIndex>) -> Result<Batch> {
+    /// Checks a batch of the unsealed part as it stands in its file.
+    pub(crate) fn check_batch(&self, segment: &Segment, index: &BatchIndex) -> Result<()> {
+        let bytes = self.read_bytes(segment, index)?;
+        open_batch(&bytes, self.store, index.segment, index.position).map(drop).map_err(|source| {
+            Error::decode(self.storage.path(&segment.name), index.position, source)
+        })
+    }
+
+    fn read_bytes(&self, segment: &Segment, index: &BatchIndex) -> Result<AlignedBuffer> {
         let path = || self.storage.path(&segment.name);
         let file = match segment.file() {
             Some(file) => file,
             None => self
                 .storage
-                .open(&segment.name, crate::storage::Access::Read, crate::storage::Purpose::Log)
+                .open(&segment.name, Access::Read, Purpose::Log)
                 .map_err(|source| Error::io(FileOp::Open, path(), source))?,
         };
         let mut bytes = AlignedBuffer::zeroed(index.total_bytes as usize);
         file.read_exact_at(index.position, &mut bytes)
             .map_err(|source| Error::io(FileOp::Read, path(), source))?;
-        open_batch(&bytes, self.store, index.segment, index.position)
-            .map_err(|source| Error::decode(path(), index.position, source))?;
-        Ok(Batch { index, bytes: BatchBytes::ReadBack(bytes) })
+        Ok(bytes)
     }
 }

@@ -10,12 +10,10 @@ use std::{
 };
 
 use fanlog_segment_format::{
-    DecodeError,
     batch::open_batch,
-    checksum::seed_record,
     footer::{Footer, FooterLayout},
-    layout::BLOCK_BYTES,
-    record::{MessageRecord, RecordHead, verify_record},
+    layout::{BLOCK_BYTES, MESSAGE_HEAD_BYTES},
+    record::{MessageRecord, RecordHead},
 };
 
 use super::{segment::Segment, view::Damage};
@@ -94,23 +92,26 @@ impl SealedReader {
         let offset = footer.offset_of(number);
         let at = footer.batch_of_position(footer.position_of(number));
         let decoded = if self.batch_is_good(&footer, at) {
-            MessageRecord::decode(&self.map[position..]).map(|(record, _)| record)
+            MessageRecord::decode(&self.map[position..]).ok().map(|(record, _)| record)
         } else {
             self.salvage(position)
         };
         match decoded {
-            Ok(record) if record.offset == offset => Ok(record),
+            Some(record) if record.offset == offset => Ok(record),
             _ => Err(Damage { offset, path: self.path.clone(), position: position as u64 }),
         }
     }
 
     /// A record of a batch whose checksum is wrong: good if its own is right.
-    fn salvage(&self, position: usize) -> Result<MessageRecord<'_>, DecodeError> {
-        let bytes = &self.map[position..];
-        let head = RecordHead::peek(bytes)?;
-        let record = bytes.get(..head.length as usize).unwrap_or(bytes);
-        verify_record(seed_record(self.segment.header.store), record)?;
-        MessageRecord::decode(bytes).map(|(record, _)| record)
+    fn salvage(&self, position: usize) -> Option<MessageRecord<'_>> {
+        // Populated before it is touched: the batch may be bad because a page can't be read.
+        let head = position..position.checked_add(MESSAGE_HEAD_BYTES)?;
+        self.map.populate(head).ok()?;
+        let bytes = self.map.get(position..)?;
+        let head = RecordHead::peek(bytes).ok()?;
+        let record = bytes.get(..head.padded as usize)?;
+        self.map.populate(position..position + record.len()).ok()?;
+        super::batch::salvage(record, self.segment.header.store)
     }
 
     /// Checks every batch; what is wrong with each.

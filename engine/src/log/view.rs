@@ -134,12 +134,7 @@ impl View {
     /// Where it is damaged.
     pub(crate) fn message(&self, number: u32) -> Result<MessageRecord<'_>, Damage> {
         match self {
-            Self::Batch(batch) => {
-                let start = batch.index.position_of(number) as usize;
-                let decoded = MessageRecord::decode(&batch.bytes[start..]);
-                let (record, _) = decoded.expect("the batch was made or checked by this process");
-                Ok(record)
-            }
+            Self::Batch(batch) => batch.message(number),
             Self::Sealed(reader) => reader.message(number),
         }
     }

@@ -72,6 +72,7 @@ impl Inventory {
         storage: &dyn Storage,
         newest: &Checkpoint,
         active: SegmentId,
+        segment_bytes: u64,
     ) -> Result<Supply> {
         // The newest from before, and the one just written, are kept.
         for &number in self.checkpoints.iter().filter(|&&number| number != newest.number) {
@@ -86,8 +87,14 @@ impl Inventory {
                 remove(storage, &FileName::Segment(id).to_string())?;
             }
         }
-        // A crash may have left one that is not filled: it has its size, and serves.
-        Ok(Supply::recovered(self.free.iter().map(|(&number, &bytes)| (number, bytes))))
+        // A crash may have left one that is not filled: it has its size, and serves. One of another
+        // size was made under other settings, or is not made yet.
+        let (fit, unfit): (Vec<_>, Vec<_>) =
+            self.free.iter().partition(|&(_, &bytes)| bytes == segment_bytes);
+        for (&number, _) in unfit {
+            remove(storage, &FileName::Free(number).to_string())?;
+        }
+        Ok(Supply::recovered(fit.into_iter().map(|(&number, &bytes)| (number, bytes))))
     }
 }
 

@@ -22,8 +22,12 @@ mod tail;
 use std::sync::Arc;
 
 use fanlog_segment_format::{
-    Epoch, LogPosition, SegmentId, StoreId, checkpoint::Checkpoint, file_name::FileName,
-    header::SegmentHeader, layout::SEGMENT_HEADER_BYTES,
+    Epoch, LogPosition, SegmentId, StoreId,
+    batch::BatchHeader,
+    checkpoint::Checkpoint,
+    file_name::FileName,
+    header::SegmentHeader,
+    layout::{BLOCK_BYTES, SEGMENT_HEADER_BYTES},
 };
 
 pub use self::report::{Cut, RecoveryReport};
@@ -135,7 +139,12 @@ impl Found {
             None => self.first_segment(config)?,
         };
         let kept = self.write_checkpoint()?;
-        let supply = self.inventory.clean_up(&*self.storage, &self.newest, active.id())?;
+        let supply = self.inventory.clean_up(
+            &*self.storage,
+            &self.newest,
+            active.id(),
+            config.segment_bytes_max,
+        )?;
         let file = match active.file() {
             Some(file) => file,
             None => open_segment(&*self.storage, &active.name, Access::Write)?,
@@ -161,10 +170,31 @@ impl Found {
             file_bytes: config.segment_bytes_max,
             created_us: self.clock.wall_us(),
         };
+        self.check_unused(id)?;
         let file = create::segment(&*self.storage, &header)?;
         let segment = Arc::new(Segment::open(header, file));
         self.log.add_segment(Arc::clone(&segment));
         Ok(segment)
+    }
+
+    /// A file that is in the way of a new segment must never have been appended to.
+    fn check_unused(&self, id: SegmentId) -> Result<()> {
+        let position = SEGMENT_HEADER_BYTES as u64;
+        let enough = position + BLOCK_BYTES as u64;
+        if self.inventory.segments.get(&id).is_none_or(|&bytes| bytes < enough) {
+            return Ok(());
+        }
+        let name = FileName::Segment(id).to_string();
+        let path = || self.storage.path(&name);
+        let file = open_segment(&*self.storage, &name, Access::Read)?;
+        let mut block = AlignedBuffer::zeroed(BLOCK_BYTES);
+        file.read_exact_at(position, &mut block)
+            .map_err(|source| Error::io(FileOp::Read, path(), source))?;
+        if BatchHeader::decode(&block, self.newest.store, id, position).is_ok() {
+            let problem = "batches stand in a segment that does not follow the log".to_owned();
+            return Err(Error::Damaged { path: path(), position, problem });
+        }
+        Ok(())
     }
 
     /// The checkpoint that raises the epoch and vouches for the recovered end (E1, E2).

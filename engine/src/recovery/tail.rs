@@ -126,6 +126,14 @@ impl<'a> Tail<'a> {
             }
             last = Some((segment, stop));
         }
+        if chain.is_none() && !self.checkpoint.segments.is_empty() {
+            // One is always appended to; without it nothing says what stands behind the sealed ones.
+            return Err(Error::Damaged {
+                path: self.storage.path(&FileName::Checkpoint(self.checkpoint.number).to_string()),
+                position: 0,
+                problem: "it lists no segment that is appended to".to_owned(),
+            });
+        }
         let mut chain = chain.unwrap_or_else(|| self.chain_from_head());
         let mut next = self
             .checkpoint
