@@ -69,6 +69,10 @@ impl Checkpoints {
     /// [`Error::Io`]: the last one stays.
     pub(crate) fn write(&self, core: &Core, clean: bool) -> Result<()> {
         let _writing = self.pause();
+        // The store may have been closed while this waited: then it is somebody else's.
+        if let Some(ended) = core.ended() {
+            return Err(ended);
+        }
         let number = self.newest().map_or(1, |kept| kept.number + 1);
         let mut checkpoint = blank(core.store, number, core.epoch);
         checkpoint.clean = clean;

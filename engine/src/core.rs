@@ -339,7 +339,7 @@ impl Core {
                     self.0.poison(Error::io(FileOp::Write, path, source));
                 }
                 let mut state = self.0.append.lock();
-                state.leading = false;
+                self.0.append.leader_done(&mut state);
                 if !state.is_idle() || state.urgent || state.held {
                     self.0.append.wake_committer(&mut state);
                 }

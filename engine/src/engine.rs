@@ -373,6 +373,8 @@ impl Owner {
             // A thread that panicked has nothing left to do either.
             drop(thread.join());
         }
+        // A publisher may be writing in its own thread: the store is not given up under it.
+        core.append.wait_for_leader();
         let unconfirmed = core.unconfirmed_messages();
         let marked = match failed.or_else(|| core.ended().filter(|_| drained)) {
             Some(error) => Err(error),
@@ -381,6 +383,8 @@ impl Owner {
         };
         core.end(&Error::Closed);
         core.log.forget();
+        // Nor under a checkpoint that is being written.
+        drop(core.keeper.checkpoints.pause());
         *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let report = marked.map(|()| CloseReport { unconfirmed });
         *closed = Some(report.clone());

@@ -67,17 +67,14 @@ fn dead(core: &Core) -> Vec<Arc<Segment>> {
     let Some(first) = segments.first().filter(|segment| segment.is_sealed()) else {
         return Vec::new();
     };
-    let ledger = core.ledger();
-    let pending: Vec<Arc<Queue>> = ledger
-        .queues()
-        .filter(|queue| queue.ledger().floor() < core.log.visible())
-        .filter(|queue| ledger.depth(queue).messages > 0)
-        .cloned()
-        .collect();
-    drop(ledger);
     let visible = core.log.visible();
+    let queues: Vec<Arc<Queue>> = core.ledger().queues().cloned().collect();
     let mut live_from = visible;
-    for queue in pending {
+    for queue in queues {
+        // The ledger's lock is taken for moments only: commits want it.
+        if queue.ledger().floor() >= visible || core.ledger().depth(&queue).messages == 0 {
+            continue;
+        }
         live_from = live_from.min(first_live(core, &queue));
         if first.end_offset().is_none_or(|end| end > live_from) {
             return Vec::new();

@@ -43,6 +43,8 @@ pub(crate) struct Append {
     pub(crate) work: Condvar,
     /// Publishers sleep here until there is room.
     space: Condvar,
+    /// Whoever closes the engine sleeps here until no publisher commits by itself.
+    led: Condvar,
     pub(crate) space_event: Event,
     pool: Arc<ArenaPool>,
     unconfirmed_max: usize,
@@ -69,6 +71,7 @@ impl Append {
             state: Mutex::new(Appender::new(number, next_offset)),
             work: Condvar::new(),
             space: Condvar::new(),
+            led: Condvar::new(),
             space_event: Event::new(),
             pool,
             unconfirmed_max,
@@ -170,6 +173,20 @@ impl Append {
             state.acks_due = Some(due);
             // Sleepers measure their sleep anew.
             self.work.notify_all();
+        }
+    }
+
+    /// A publisher that committed by itself is done with it.
+    pub(crate) fn leader_done(&self, state: &mut Appender) {
+        state.leading = false;
+        self.led.notify_all();
+    }
+
+    /// Waits until no publisher commits by itself. After `end` none begins to.
+    pub(crate) fn wait_for_leader(&self) {
+        let mut state = self.lock();
+        while state.leading {
+            state = self.led.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
