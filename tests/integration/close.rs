@@ -307,3 +307,31 @@ fn payloads_stay_readable_after_delete_close_and_the_end_of_the_directory() {
         assert!(**payload == pattern(number, 1500), "payload {number}");
     }
 }
+
+/// A lone publisher writes its batch in its own thread: the store may not be given up under it.
+#[test]
+fn the_store_stays_locked_while_a_publisher_still_writes_in_its_own_thread() {
+    let gate = Arc::new(Gate::default());
+    let storage = Arc::new(GatedStorage::new(&gate));
+    let clock = Arc::new(SystemClock::new());
+    let engine = Engine::open_on(storage.clone(), clock.clone(), small()).unwrap();
+    engine.declare_queue("jobs").unwrap();
+    publish(&engine, "jobs", b"first");
+    let consumer = consume(&engine, "jobs", 1);
+    consumer.recv().unwrap().ack().unwrap().wait().unwrap();
+    gate.shut();
+    let publisher = engine.publisher();
+    let publishing = start(move || publisher.publish_confirmed(&Message::new("", "jobs", b"late")));
+    until("the write hangs", || gate.waiting() > 0);
+    let receiving = start(move || consumer.recv().err());
+    let closing = start(move || engine.close(Duration::from_millis(10)));
+    assert!(matches!(receiving.join(), Some(Error::Closed)));
+    for _ in 0..100 {
+        let second = Engine::open_on(storage.clone(), clock.clone(), small());
+        assert!(matches!(second, Err(Error::Locked { .. })), "{second:?}");
+    }
+    gate.open();
+    closing.join().unwrap();
+    publishing.join().unwrap_err();
+    Engine::open_on(storage, clock, small()).unwrap();
+}
