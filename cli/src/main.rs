@@ -1,9 +1,14 @@
 //! The `fanlog` command: argument parsing and printing around the engine's public interface.
 //!
-//! One file per command. A command returns a [`Status`](failure::Status) or a
-//! [`Failure`](failure::Failure); only `main` turns them into the exit status and the line on
+//! One file per command. A command returns a [`failure::Status`] or a
+//! [`failure::Failure`]; only `main` turns them into the exit status and the line on
 //! standard error. Whatever opens a store closes it again, also on failure
-//! ([`store::session`](store::session)), so that the next open finds the clean mark.
+//! ([`store::session`]), so that the next open finds the clean mark.
+
+#![cfg_attr(
+    doc,
+    expect(rustdoc::invalid_html_tags, reason = "doc comments of arguments are the help text")
+)]
 
 mod consume;
 mod declare;
