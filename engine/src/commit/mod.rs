@@ -257,8 +257,9 @@ fn take(core: &Core, pipeline: &mut Pipeline, now: Duration) -> Option<Held> {
     };
     state.in_flight += 1;
     if acks > taken.ack_room() {
-        // The batch after this one has room for them.
+        // The batch after this one has room for them, and comes at once: they are due by now.
         state.want_ack_room(acks);
+        state.urgent = true;
         return Some(Held { sync: taken.sync || sync_due, acks: None, taken });
     }
     let urgent_sync = state.urgent_sync;
