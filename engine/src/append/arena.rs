@@ -19,7 +19,7 @@
 )]
 
 use std::{
-    alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
+    alloc::{Layout, alloc, dealloc, handle_alloc_error},
     fmt,
     ops::Deref,
     ptr::NonNull,
@@ -32,7 +32,10 @@ use std::{
 
 use fanlog_segment_format::layout::BLOCK_BYTES;
 
-/// Memory of an arena: owned, aligned to [`BLOCK_BYTES`], every page touched.
+/// Arenas that are multiples of this are aligned to it, so that they can lie in huge pages.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+/// Memory of an arena: owned, aligned to [`BLOCK_BYTES`] at the least, every page touched.
 struct Memory {
     start: NonNull<u8>,
     bytes: usize,
@@ -45,22 +48,35 @@ unsafe impl Sync for Memory {}
 
 impl Memory {
     fn layout(bytes: usize) -> Layout {
-        Layout::from_size_align(bytes, BLOCK_BYTES).expect("a block size is a power of two")
+        let align =
+            if bytes.is_multiple_of(HUGE_PAGE_BYTES) { HUGE_PAGE_BYTES } else { BLOCK_BYTES };
+        Layout::from_size_align(bytes, align).expect("both are powers of two")
     }
 
     fn new(bytes: usize) -> Self {
         assert!(bytes > 0 && bytes.is_multiple_of(BLOCK_BYTES), "arenas are whole blocks");
         let layout = Self::layout(bytes);
         // SAFETY: `layout` has a size above zero, asserted above.
-        let raw = unsafe { alloc_zeroed(layout) };
+        let raw = unsafe { alloc(layout) };
         let Some(start) = NonNull::new(raw) else { handle_alloc_error(layout) };
-        for page in (0..bytes).step_by(BLOCK_BYTES) {
-            // SAFETY: `page < bytes`, so the pointer stays inside the allocation.
-            let byte = unsafe { start.add(page) };
-            // SAFETY: the byte is inside the allocation, owned here, and nothing else refers to it.
-            unsafe { byte.write_volatile(0) };
+        let memory = Self { start, bytes };
+        memory.want_huge_pages();
+        // SAFETY: the allocation has `bytes` bytes, is owned here, and nothing else refers to it.
+        unsafe { start.write_bytes(0, bytes) };
+        memory
+    }
+
+    /// Asks for huge pages, before the first touch: filling them from the cold, and handing them to
+    /// the device, costs a quarter less. Without them all works the same.
+    fn want_huge_pages(&self) {
+        #[cfg(target_os = "linux")]
+        if self.bytes.is_multiple_of(HUGE_PAGE_BYTES) {
+            let advice = rustix::mm::Advice::LinuxHugepage;
+            // SAFETY: the range is the allocation, owned here; the advice does not change its
+            // contents. It may be refused: then the pages are small.
+            let _refused =
+                unsafe { rustix::mm::madvise(self.start.as_ptr().cast(), self.bytes, advice) };
         }
-        Self { start, bytes }
     }
 }
 

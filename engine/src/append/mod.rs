@@ -24,8 +24,8 @@ use self::arena::ArenaPool;
 pub(crate) use self::state::{Appender, Taken};
 use crate::{Error, Result, config::WhenFull};
 
-/// Arenas are this large: large enough for the device, small enough for the cache.
-pub(crate) const ARENA_BYTES: usize = 1 << 20;
+/// Arenas are this large: one huge page, so that filling them misses fewer translations.
+pub(crate) const ARENA_BYTES: usize = 2 << 20;
 /// Kept free at the end of every batch for the acks that ride along.
 pub(crate) const ACK_ROOM: usize = 64 << 10;
 /// A second batch is written beside the first only once this much has gathered.

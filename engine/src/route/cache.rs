@@ -27,13 +27,19 @@ impl RouteCache {
 
     pub(crate) fn find(&self, exchange: &str, key: &str) -> Option<Routed> {
         let known = self.slots[slot(exchange, key)].as_ref()?;
-        (&*known.exchange == exchange && &*known.key == key).then_some(known.routed)
+        (same(&known.exchange, exchange) && same(&known.key, key)).then_some(known.routed)
     }
 
     pub(crate) fn remember(&mut self, exchange: &str, key: &str, routed: Routed) {
         let known = Remembered { exchange: exchange.into(), key: key.into(), routed };
         self.slots[slot(exchange, key)] = Some(known);
     }
+}
+
+/// Whether two names are equal. They are short: a plain loop beats a call to `memcmp`,
+/// whose masked loads were a tenth of a publisher's time.
+fn same(one: &str, other: &str) -> bool {
+    one.len() == other.len() && one.bytes().zip(other.bytes()).all(|(a, b)| a == b)
 }
 
 /// FNV-1a over both names: spreads keys over the slots, nothing more.
