@@ -148,6 +148,11 @@ fn check_sealed(core: &Core, segment: &Arc<Segment>, report: &mut Report) -> Res
     let Some(Some(reader)) = note(core.log.reader(segment), report)? else { return Ok(()) };
     let footer = reader.footer();
     let path = core.storage.path(&segment.name);
+    if let Some(error) = reader.footer_damage() {
+        let position = error.position().unwrap_or(0);
+        let text = format!("the footer is damaged: {error}");
+        report.problems.push(Problem { path: path.clone(), position, text });
+    }
     for number in 0..footer.messages() {
         report.messages += 1;
         if let Err(damage) = reader.message(number) {

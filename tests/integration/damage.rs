@@ -131,24 +131,92 @@ fn browsing_shows_a_damaged_message_in_its_place() {
     assert!((0..).zip(&shown).all(|(at, message)| message.damage.is_some() == (at == 5)));
 }
 
+/// The bytes of a sealed segment's footer.
+fn footer_of(machine: &Machine, name: &str) -> std::ops::Range<u64> {
+    let bytes = machine.disk.read_file(name).unwrap();
+    let trailer = &bytes[bytes.len() - 64..];
+    assert!(trailer.starts_with(b"fanlogTR"));
+    u64::from_le_bytes(trailer[8..16].try_into().unwrap())..bytes.len() as u64
+}
+
 #[test]
-fn a_damaged_footer_is_an_error_that_names_the_file_and_skips_nothing() {
+fn a_damaged_footer_is_made_anew_from_the_batches_and_checking_tells() {
     let machine = sealed_store(300);
-    let (name, _) = find(&machine, 0);
-    let bytes = machine.disk.read_file(&name).unwrap();
-    machine.disk.corrupt(&name, bytes.len() as u64 - 20, 0xff).unwrap();
-    let error = match machine.try_open(stepped()) {
-        Err(error) => error,
-        Ok(engine) => {
-            let consumer = consume(&engine, "jobs", 10);
-            let error = consumer.recv_timeout(Duration::ZERO).map(drop).unwrap_err();
-            // Asked again it does not go on behind the hole as if nothing was there.
-            assert!(consumer.recv_timeout(Duration::ZERO).is_err());
-            error
+    let (name, _) = find(&machine, 100);
+    let footer = footer_of(&machine, &name);
+    let ends = [footer.start, footer.start + 90, footer.start + 140, footer.end - 64];
+    for position in ends.into_iter().chain([footer.end - 50, footer.end - 1]) {
+        let trial = Machine { disk: machine.disk.deep_copy(), clock: Arc::default() };
+        trial.disk.corrupt(&name, position, 0x21).unwrap();
+        let engine = trial.open();
+        let report = engine.check(&mut |_| {}).unwrap();
+        let told = |problem: &fanlog::check::Problem| {
+            problem.path.ends_with(&name) && problem.text.contains("footer")
+        };
+        assert!(report.problems.iter().any(told), "{position}: {:?}", report.problems);
+        let consumer = consume(&engine, "jobs", 0);
+        for number in 0..300 {
+            let delivery = next(&consumer);
+            assert!(delivery.damage().is_none());
+            assert!(delivery.payload() == pattern(number, BYTES), "message {number}");
+            delivery.keep();
         }
-    };
+    }
+}
+
+#[test]
+fn a_segment_whose_footer_and_a_batch_header_are_damaged_still_gives_every_message() {
+    let machine = sealed_store(300);
+    let (name, at) = find(&machine, 100);
+    let footer = footer_of(&machine, &name);
+    machine.disk.corrupt(&name, footer.start + 3, 0x21).unwrap();
+    let batch = at / 4096 * 4096;
+    machine.disk.corrupt(&name, batch + 20, 0x21).unwrap();
+    let engine = machine.open();
+    let consumer = consume(&engine, "jobs", 0);
+    for number in 0..300 {
+        let delivery = next(&consumer);
+        assert!(delivery.payload() == pattern(number, BYTES), "message {number}");
+        delivery.keep();
+    }
+}
+
+/// Without its footer nothing says whose a message was that is damaged as well.
+#[test]
+fn a_damaged_footer_above_a_damaged_message_is_an_error_that_names_the_file_and_skips_nothing() {
+    let machine = sealed_store(300);
+    let (name, at) = find(&machine, 2);
+    let footer = footer_of(&machine, &name);
+    machine.disk.corrupt(&name, footer.end - 20, 0xff).unwrap();
+    machine.disk.corrupt(&name, at + 5, 0xff).unwrap();
+    let engine = machine.open();
+    let consumer = consume(&engine, "jobs", 10);
+    let error = consumer.recv_timeout(Duration::ZERO).map(drop).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
     assert!(error.path().unwrap().ends_with(&name) && error.position().is_some(), "{error}");
+    // Asked again it does not go on behind the hole as if nothing was there.
+    assert!(consumer.recv_timeout(Duration::ZERO).is_err());
+}
+
+/// What stood in the file before its last messages came: same number, generation, first offset.
+#[test]
+fn an_older_copy_of_a_sealed_segment_is_told_when_it_is_read() {
+    let (machine, engine) = with_jobs();
+    let mut old = None;
+    for number in 0..200 {
+        publish(&engine, "jobs", &pattern(number, BYTES));
+        if number == 5 {
+            old = Some(machine.disk.read_file("00000001.seg").unwrap());
+        }
+    }
+    settle(&engine);
+    engine.close(Duration::ZERO).unwrap();
+    machine.disk.write_file("00000001.seg", &old.unwrap()).unwrap();
+    let engine = machine.open();
+    let consumer = consume(&engine, "jobs", 10);
+    let error = consumer.recv_timeout(Duration::ZERO).map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(error.path().unwrap().ends_with("00000001.seg"), "{error}");
 }
 
 #[test]

@@ -8,6 +8,7 @@
 //! L3. A view keeps the memory, or the map, that it shows.
 
 pub(crate) mod batch;
+pub(crate) mod gather;
 pub(crate) mod index;
 pub(crate) mod sealed;
 pub(crate) mod segment;

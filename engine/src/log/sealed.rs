@@ -2,7 +2,7 @@
 
 use std::{
     ops::Range,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering},
@@ -16,7 +16,11 @@ use fanlog_segment_format::{
     record::{MessageRecord, RecordHead},
 };
 
-use super::{segment::Segment, view::Damage};
+use super::{
+    gather::{Known, rebuild_footer},
+    segment::Segment,
+    view::Damage,
+};
 use crate::{
     Error, Result,
     check::Problem,
@@ -28,6 +32,15 @@ const UNREAD: u8 = 0;
 const GOOD: u8 = 1;
 const BAD: u8 = 2;
 
+/// Where a footer's bytes are.
+#[derive(Debug)]
+enum FooterBytes {
+    /// In the file.
+    Mapped(Range<usize>),
+    /// In memory, made from the batches: what was wrong with those in the file.
+    Rebuilt(Box<[u8]>, Error),
+}
+
 /// A map of a sealed segment. While one is alive its file is neither written nor truncated.
 #[derive(Debug)]
 pub(crate) struct SealedReader {
@@ -35,45 +48,48 @@ pub(crate) struct SealedReader {
     path: PathBuf,
     map: Map,
     layout: FooterLayout,
-    footer: Range<usize>,
+    footer: FooterBytes,
     /// Per batch: not looked at yet, checksum right, checksum wrong.
     checked: Box<[AtomicU8]>,
 }
 
 impl SealedReader {
-    /// Maps the file and checks its footer.
+    /// Maps the file and checks its footer. One that is damaged is made anew from the batches, in
+    /// memory, if they are all there: no message is left out.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if the file can't be mapped or read, [`Error::Corrupt`] if the footer is.
+    /// [`Error::Io`] if the file can't be mapped or read, [`Error::Corrupt`] if the footer is damaged
+    /// and something else as well.
     pub(crate) fn open(storage: &dyn Storage, segment: Arc<Segment>) -> Result<Self> {
         let path = storage.path(&segment.name);
-        let failed = |op| {
-            let path = path.clone();
-            move |source| Error::io(op, path, source)
-        };
         let map = storage
             .open(&segment.name, Access::Read, Purpose::Plain)
             .and_then(|file| file.map())
-            .map_err(failed(FileOp::Map))?;
-        let header = segment.header;
-        let last = map.len().saturating_sub(BLOCK_BYTES);
-        map.populate(last..map.len()).map_err(failed(FileOp::Read))?;
-        let file_bytes = map.len() as u64;
-        let range = Footer::locate(&map[last..], file_bytes, header.store, header.segment)
-            .map_err(|source| Error::decode(path.clone(), last as u64, source))?;
-        let footer = to_usize(range.start)..to_usize(range.end);
-        map.populate(footer.clone()).map_err(failed(FileOp::Read))?;
-        let layout = Footer::parse(&map[footer.clone()], &header)
-            .map_err(|source| Error::decode(path.clone(), range.start, source))?;
-        let batches = layout.view(&map[footer.clone()]).batches();
+            .map_err(|source| Error::io(FileOp::Map, path.clone(), source))?;
+        let (layout, footer) = match find_footer(&map, &segment, &path) {
+            Ok((layout, range)) => (layout, FooterBytes::Mapped(range)),
+            Err(error) => {
+                let (layout, bytes) = rebuild(&map, &segment, &path, &error)?;
+                (layout, FooterBytes::Rebuilt(bytes, error))
+            }
+        };
+        let batches = layout.view(footer.of(&map)).batches();
         let checked = (0..batches).map(|_| AtomicU8::new(UNREAD)).collect();
         Ok(Self { segment, path, map, layout, footer, checked })
     }
 
+    /// What is wrong with the footer in the file, if it had to be made anew.
+    pub(crate) fn footer_damage(&self) -> Option<&Error> {
+        match &self.footer {
+            FooterBytes::Mapped(_) => None,
+            FooterBytes::Rebuilt(_, error) => Some(error),
+        }
+    }
+
     /// The footer, in place.
     pub(crate) fn footer(&self) -> Footer<'_> {
-        self.layout.view(&self.map[self.footer.clone()])
+        self.layout.view(self.footer.of(&self.map))
     }
 
     /// The whole file.
@@ -154,6 +170,55 @@ impl SealedReader {
         state.store(if good { GOOD } else { BAD }, Ordering::Release);
         good
     }
+}
+
+impl FooterBytes {
+    fn of<'a>(&'a self, map: &'a Map) -> &'a [u8] {
+        match self {
+            Self::Mapped(range) => &map[range.clone()],
+            Self::Rebuilt(bytes, _) => bytes,
+        }
+    }
+}
+
+/// The footer that stands in the file.
+fn find_footer(map: &Map, segment: &Segment, path: &Path) -> Result<(FooterLayout, Range<usize>)> {
+    let header = &segment.header;
+    let unreadable = |source| Error::io(FileOp::Read, path.to_owned(), source);
+    let last = map.len().saturating_sub(BLOCK_BYTES);
+    map.populate(last..map.len()).map_err(unreadable)?;
+    let range = Footer::locate(&map[last..], map.len() as u64, header.store, header.segment)
+        .map_err(|source| Error::decode(path.to_owned(), last as u64, source))?;
+    let footer = to_usize(range.start)..to_usize(range.end);
+    map.populate(footer.clone()).map_err(unreadable)?;
+    let layout = Footer::parse(&map[footer.clone()], header)
+        .map_err(|source| Error::decode(path.to_owned(), range.start, source))?;
+    let found = layout.view(&map[footer.clone()]).end_offset();
+    match segment.end_offset() {
+        Some(end) if end != found => {
+            let problem = format!("its footer ends at offset {found}, the segment at {end}");
+            Err(Error::Damaged { path: path.to_owned(), position: range.start, problem })
+        }
+        _ => Ok((layout, footer)),
+    }
+}
+
+/// A footer from the batches, in place of one that is damaged; `error` if they are not all there.
+fn rebuild(
+    map: &Map,
+    segment: &Segment,
+    path: &Path,
+    error: &Error,
+) -> Result<(FooterLayout, Box<[u8]>)> {
+    let header = segment.header;
+    let file_bytes = map.len() as u64;
+    let known = Known { header, end_offset: segment.end_offset(), file_bytes };
+    let bytes = |range: Range<usize>| map.populate(range.clone()).ok().map(|()| &map[range]);
+    let rebuilt = rebuild_footer(&bytes, &known)
+        .map_err(|newer| Error::decode(path.to_owned(), newer.0, newer.1))?;
+    let bytes = rebuilt.ok_or_else(|| error.clone())?.into_boxed_slice();
+    let layout = Footer::parse(&bytes, &header).map_err(|_| error.clone())?;
+    Ok((layout, bytes))
 }
 
 fn to_usize(n: u64) -> usize {
