@@ -201,8 +201,17 @@ fn churn(
 }
 
 fn run(seed: u64, cut: Option<u64>) -> Result<Run, String> {
-    let disk = MemoryStorage::new();
-    let meeting = Arc::new(Meeting::default());
+    run_on(&MemoryStorage::new(), Meeting::default(), seed, cut)
+}
+
+fn run_on(
+    disk: &MemoryStorage,
+    meeting: Meeting,
+    seed: u64,
+    cut: Option<u64>,
+) -> Result<Run, String> {
+    let disk = disk.clone();
+    let meeting = Arc::new(meeting);
     let habits = Habits::new(Arc::new(disk.clone()), seed.is_multiple_of(2));
     let storage = Arc::new(habits.meeting(Arc::clone(&meeting)));
     let engine = Engine::open_on(storage, Arc::new(SystemClock::new()), config())
@@ -256,6 +265,12 @@ fn run(seed: u64, cut: Option<u64>) -> Result<Run, String> {
     disk.cut_at(0);
     let durable = engine.stats().durable_offset.0;
     let mut problems = problems.into_inner().unwrap();
+    // Power fails; threads of the engine do not.
+    if let Err(Error::Poisoned { cause }) = engine.consume("a", ConsumerOptions::default())
+        && matches!(&*cause, Error::Io { source, .. } if source.to_string().contains("panicked"))
+    {
+        problems.push(cause.to_string());
+    }
     if let Err(error) = engine.close(STUCK)
         && !matches!(error.kind(), ErrorKind::Poisoned | ErrorKind::Io)
     {
@@ -343,4 +358,34 @@ fn power_fails_while_batches_are_in_flight_together() {
     let (together, swapped) = (together.into_inner(), swapped.into_inner());
     println!("{together} cuts while two were in flight, {swapped} times the later one went first");
     assert!(together > 0 && swapped > 0, "{together} {swapped}");
+}
+
+/// The later of two batches is on the disk, the earlier is not: nothing of either is confirmed.
+#[test]
+fn power_fails_between_the_later_batch_and_the_earlier() {
+    let cut = std::sync::atomic::AtomicUsize::new(0);
+    let failures = for_each(200, |number| {
+        if cut.load(Ordering::Relaxed) >= 12 {
+            return Ok(());
+        }
+        let disk = MemoryStorage::new();
+        let after = usize::try_from(number % 2).unwrap();
+        let meeting = Meeting::cutting(disk.clone(), after);
+        let run = run_on(&disk, meeting, number, None)
+            .map_err(|problem| format!("{number}: {problem}"))?;
+        cut.fetch_add(usize::from(run.meeting.swapped() > after), Ordering::Relaxed);
+        if let Some(problem) = run.problems.first() {
+            return Err(format!("{number}: {problem}"));
+        }
+        let remains = Remains::new(Plan::new(number), run.disk, run.model, run.durable);
+        for (mode, chance) in IMAGES {
+            judge_image(&remains, mode, chance)
+                .map_err(|problem| format!("{number} image {mode:?} {chance}: {problem}"))?;
+        }
+        Ok(())
+    });
+    assert_none(&failures);
+    let cut = cut.into_inner();
+    println!("{cut} cuts between the two");
+    assert!(cut >= 12, "{cut}");
 }

@@ -7,8 +7,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use fanlog::storage::{
-    Access, Allocation, Backend, Entry, LockError, Map, Purpose, Storage, StorageFile, StorageLock,
-    WriteSync,
+    Access, Allocation, Backend, Entry, LockError, Map, MemoryStorage, Purpose, Storage,
+    StorageFile, StorageLock, WriteSync,
 };
 
 use crate::operations::extension;
@@ -173,11 +173,31 @@ pub struct Meeting {
     swapped: AtomicUsize,
     writes: AtomicUsize,
     failed_together: AtomicUsize,
+    /// Turns the power off while the earlier of two writes is held back.
+    cut: Option<Cut>,
+}
+
+/// When the power goes: after the later of two writes, before the earlier.
+#[derive(Debug)]
+struct Cut {
+    disk: MemoryStorage,
+    /// How many overtaken writes go well before.
+    after: usize,
 }
 
 const PATIENCE: Duration = Duration::from_micros(600);
 
+/// How long a write that was overtaken is held back, so that whoever waits for the later one alone
+/// is told.
+const HELD_BACK: Duration = Duration::from_millis(4);
+
 impl Meeting {
+    /// One that cuts the power of `disk` between the later and the earlier of two writes, once so
+    /// many were swapped before.
+    pub fn cutting(disk: MemoryStorage, after: usize) -> Self {
+        Self { cut: Some(Cut { disk, after }), ..Self::default() }
+    }
+
     /// The most writes that were under way at once.
     pub fn most(&self) -> usize {
         self.most.load(Ordering::Relaxed)
@@ -200,13 +220,22 @@ impl Meeting {
         self.most.fetch_max(*inside, Ordering::Relaxed);
         self.changed.notify_all();
         if *inside == 1 {
-            let woken = self.changed.wait_timeout_while(inside, PATIENCE, |inside| *inside < 2);
+            let patience = if self.cut.is_some() { 10 * PATIENCE } else { PATIENCE };
+            let woken = self.changed.wait_timeout_while(inside, patience, |inside| *inside < 2);
             inside = woken.unwrap_or_else(PoisonError::into_inner).0;
-            if *inside > 1 && mix(number as u64).is_multiple_of(2) {
+            let swap = self.cut.is_some() || mix(number as u64).is_multiple_of(2);
+            if *inside > 1 && swap {
                 let woken =
                     self.changed.wait_timeout_while(inside, 50 * PATIENCE, |inside| *inside > 1);
                 inside = woken.unwrap_or_else(PoisonError::into_inner).0;
-                self.swapped.fetch_add(usize::from(*inside == 1), Ordering::Relaxed);
+                if *inside == 1 {
+                    let before = self.swapped.fetch_add(1, Ordering::Relaxed);
+                    if let Some(cut) = self.cut.as_ref().filter(|cut| cut.after == before) {
+                        let held = self.changed.wait_timeout(inside, HELD_BACK);
+                        inside = held.unwrap_or_else(PoisonError::into_inner).0;
+                        cut.disk.cut_at(0);
+                    }
+                }
             }
         }
         drop(inside);

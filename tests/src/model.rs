@@ -135,6 +135,8 @@ pub struct Model {
     pub doubtful: Option<Topology>,
     /// An exchange was deleted: the name of a message's exchange may be forgotten.
     pub exchange_deleted: bool,
+    /// The highest epoch that an opening reported.
+    pub epoch: u32,
 }
 
 impl Model {

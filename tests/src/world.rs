@@ -57,6 +57,7 @@ pub struct Counts {
     pub most_unconfirmed: usize,
     pub closes: u64,
     pub crashes: u64,
+    pub kills: u64,
 }
 
 /// How a world is made.
@@ -160,6 +161,12 @@ impl World {
     ///
     /// If power is cut, or the store does not open.
     pub fn open(&mut self) -> Work {
+        if self.plan.lives {
+            // A process that dies is one that the disk does nothing for any more.
+            self.faults = None;
+            self.forgiven = 0;
+            self.allow_faults();
+        }
         let mut storage: Arc<dyn Storage> = Arc::new(self.disk.clone());
         if let Some(faults) = &self.faults {
             storage = Arc::new(faults.clone());
@@ -173,7 +180,12 @@ impl World {
         let opened = Engine::open_on(storage, clock, self.config.clone());
         let engine = opened.map_err(|error| self.failed("open", error))?;
         self.note(|| "open".to_owned());
+        let epoch = engine.recovery().epoch;
         self.engine = Some(engine);
+        if epoch <= self.model.epoch {
+            return Err(Stop::Problem(format!("epoch {epoch} after {}", self.model.epoch)));
+        }
+        self.model.epoch = epoch;
         Ok(())
     }
 
@@ -286,7 +298,8 @@ impl World {
             960..985 => self.drain_some(),
             985..990 => self.look(),
             990..995 if self.plan.lives => self.close_and_reopen(),
-            995..998 if self.plan.lives => self.crash(),
+            995..997 if self.plan.lives => self.crash(),
+            997 if self.plan.lives => self.kill_and_reopen(),
             _ => self.step(),
         }
     }

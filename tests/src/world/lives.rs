@@ -1,10 +1,11 @@
 //! Ends and beginnings: closing, power cuts, opening again.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fanlog::clock::ManualClock;
-use fanlog::storage::{CrashMode, MemoryStorage};
+use fanlog::storage::{Call, CrashMode, Fault, FaultRule, MemoryStorage};
 
 use super::{Plan, Stop, Work, World};
 use crate::judge::{self, Bounds, Seen};
@@ -54,6 +55,29 @@ impl World {
             durable,
             clock: Arc::clone(&self.clock),
         })
+    }
+
+    /// The process dies, the machine does not: what the kernel had is there, synced or not.
+    ///
+    /// Faults have to be allowed.
+    ///
+    /// # Errors
+    ///
+    /// If an outcome is not what it must be.
+    pub fn kill(&mut self) -> Work<Remains> {
+        self.plant(FaultRule::new(Call::Any, Fault::Error(ErrorKind::Other)).forever());
+        let remains = self.leave();
+        self.counts.kills += 1;
+        remains
+    }
+
+    /// The process dies and another one opens the store: nothing that was there may be gone, then
+    /// or after a power cut (what was not synced is synced before anyone sees it).
+    pub(super) fn kill_and_reopen(&mut self) -> Work {
+        self.kill()?;
+        self.note(|| "kill".to_owned());
+        self.open()?;
+        self.judge(true, 0).map(drop)
     }
 
     /// Power fails; some of what was not synced is lost; the store is opened again and judged.
