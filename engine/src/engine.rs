@@ -18,7 +18,7 @@ use crate::{
     commit::{self, run_committer},
     confirm::{Confirms, deadline_after, instant_now},
     core::Core,
-    deliver::{Consumer, ConsumerOptions},
+    deliver::{self, Consumer, ConsumerOptions},
     error::FileOp,
     inspect::{self, QueueView, SegmentInfo, TopologyView},
     keeper::{self, Did, run_keeper},
@@ -194,6 +194,24 @@ impl Engine {
     /// [`Error::NotFound`].
     pub fn delete_queue(&self, name: &str) -> Result<()> {
         self.change(&[Change::DeleteQueue { name }])
+    }
+
+    /// Drops every message of a queue that is confirmed and that no consumer has, and returns how
+    /// many. On return that is durable.
+    ///
+    /// What consumers have, fetched or still waiting for them within their prefetch, stays theirs:
+    /// to be acked, or to go back to the queue. Messages published meanwhile may be dropped or not.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::ReadOnly`]; [`Error::Poisoned`] or [`Error::Closed`] if it did
+    /// not get to the disk: the messages may come again. [`Error::OutOfSpace`], only with
+    /// `WhenFull::Fail`: they are dropped, durably once there is space.
+    pub fn purge_queue(&self, name: &str) -> Result<u64> {
+        let core = &self.owner.core;
+        core.check_writable()?;
+        let queue = inspect::queue(core, name)?;
+        deliver::purge(core, &queue)
     }
 
     /// Binds a queue to an exchange: messages published from now on that match go to it. On return

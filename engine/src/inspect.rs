@@ -110,7 +110,7 @@ pub(crate) fn queue_view(core: &Core, queue: &Queue) -> QueueView {
     let dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
     let (unacked, consumers) = (dispatch.unacked(), dispatch.consumers());
     drop(dispatch);
-    let (unwritten, _) = queue.unwritten_acks();
+    let unwritten = queue.unwritten();
     let state = queue.ledger();
     QueueView {
         name: queue.name.to_string(),

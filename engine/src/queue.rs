@@ -26,10 +26,21 @@ use crate::{
 pub(crate) struct Dirty {
     acks: AckBatch,
     amount: Amount,
+    purge: Option<Purge>,
+    /// All that was acked or purged, written or not: what the ledger will count as acked.
+    settled: Amount,
     /// The lease that delivery wants: everything below may be handed out.
     lease: Option<Offset>,
     /// The commit that will carry this, if the queue is on its list.
     listed: Option<u64>,
+}
+
+/// What is dropped: everything below `to` but what is kept.
+#[derive(Debug)]
+struct Purge {
+    to: Offset,
+    amount: Amount,
+    kept: AckBatch,
 }
 
 /// A queue.
@@ -74,8 +85,8 @@ impl Queue {
             group,
             name: name.into(),
             mark: AtomicU64::new(ledger.mark.0),
+            dirty: Mutex::new(Dirty { settled: ledger.acked, ..Dirty::default() }),
             ledger: Mutex::new(ledger),
-            dirty: Mutex::default(),
             recovered_mark: AtomicU64::new(recovered_mark.0),
             dispatch: Mutex::default(),
             sleepers: Sleepers::default(),
@@ -111,6 +122,8 @@ impl Queue {
 
     /// After replay: what the marks said counts as handed out from now on, as far as it is stored.
     pub(crate) fn recovered(&self, end: Offset) {
+        let settled = self.ledger().acked;
+        self.dirty().settled = settled;
         self.recovered_mark.store(self.mark().min(end).0, Ordering::Relaxed);
     }
 
@@ -141,7 +154,32 @@ impl Queue {
             dirty.acks.insert(start, end);
         }
         dirty.amount = dirty.amount.plus(amount);
+        dirty.settled = dirty.settled.plus(amount);
         self.enlist(dirty, list)
+    }
+
+    /// Drops everything below `to` but what is `kept`. Of `sent`, what the queue got below `to`
+    /// without what is kept, all that nobody settled yet is dropped: how much that is, and the
+    /// number of the commit that will make it durable. `None`: there was nothing to drop.
+    pub(crate) fn purge(
+        self: &Arc<Self>,
+        list: &DirtyQueues,
+        to: Offset,
+        sent: Amount,
+        kept: AckBatch,
+    ) -> Option<(Amount, u64, bool)> {
+        let mut dirty = self.dirty();
+        let dropped = sent.less(dirty.settled);
+        if dropped.messages == 0 {
+            return None;
+        }
+        dirty.settled = dirty.settled.plus(dropped);
+        // One that waits already is part of this: what it kept was acked since, or is kept still,
+        // or came back and is dropped now.
+        let before = dirty.purge.take().map_or(Amount::default(), |before| before.amount);
+        dirty.purge = Some(Purge { to, amount: before.plus(dropped), kept });
+        let (commit, first) = self.enlist(dirty, list);
+        Some((dropped, commit, first))
     }
 
     /// Asks for a lease: everything below `offset` may be handed out once it is in the log.
@@ -181,6 +219,12 @@ impl Queue {
             dirty.amount = Amount::default();
             *scratch = Vec::new();
         }
+        if let Some(Purge { to, amount: Amount { messages, bytes }, kept }) = dirty.purge.take() {
+            let mut set = Vec::new();
+            kept.encode(&mut set);
+            let kept = AckBytes(&set);
+            Control::Purge { queue: self.id, to, messages, bytes, kept }.encode(out);
+        }
         if let Some(offset) = dirty.lease.take() {
             Control::DeliveryMark { queue: self.id, offset }.encode(out);
         }
@@ -191,9 +235,10 @@ impl Queue {
         self.dirty().acks.heap_bytes()
     }
 
-    /// Acks that are not in the log yet.
-    pub(crate) fn unwritten_acks(&self) -> (Amount, Vec<(u64, u64)>) {
+    /// What was acked or purged and is not in the log yet.
+    pub(crate) fn unwritten(&self) -> Amount {
         let dirty = self.dirty();
-        (dirty.amount, dirty.acks.runs().collect())
+        let purged = dirty.purge.as_ref().map_or(Amount::default(), |purge| purge.amount);
+        dirty.amount.plus(purged)
     }
 }

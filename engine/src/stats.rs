@@ -41,6 +41,8 @@ pub struct Stats {
     pub redelivered_messages: u64,
     /// Messages acked.
     pub acked_messages: u64,
+    /// Messages dropped by purges.
+    pub purged_messages: u64,
     /// Segments of the log.
     pub segments: u64,
     /// Segments prepared and not in use yet.
@@ -169,6 +171,7 @@ pub(crate) struct Counters {
     delivered: Counter,
     redelivered: Counter,
     acked: Counter,
+    purged: Counter,
     recycled: AtomicU64,
     deleted: AtomicU64,
     checkpoints: AtomicU64,
@@ -236,6 +239,10 @@ impl Counters {
         add(&self.acked, messages);
     }
 
+    pub(crate) fn purged(&self, messages: u64) {
+        add(&self.purged, messages);
+    }
+
     pub(crate) fn recycled(&self) {
         add(&self.recycled, 1);
     }
@@ -276,6 +283,7 @@ impl Counters {
             delivered_messages: read(&self.delivered),
             redelivered_messages: read(&self.redelivered),
             acked_messages: read(&self.acked),
+            purged_messages: read(&self.purged),
             segments: 0,
             segments_ready: 0,
             segments_recycled: read(&self.recycled),

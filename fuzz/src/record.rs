@@ -139,7 +139,10 @@ fn control(fields: &ControlFields<'_>) {
         8 => Control::Ack { queue: QueueId(a), messages: x, bytes: y, acks: AckBytes(&acks) },
         9 => Control::DeliveryMark { queue: QueueId(a), offset: Offset(x) },
         10 => Control::DeliveryCount { queue: QueueId(a), entries: CountList::from_slice(&counts) },
-        11 => Control::Purge { queue: QueueId(a), to: Offset(x), messages: y, bytes: z },
+        11 => {
+            let (queue, kept) = (QueueId(a), AckBytes(&acks));
+            Control::Purge { queue, to: Offset(x), messages: y, bytes: z, kept }
+        }
         12 => Control::ExchangeBind {
             source: ExchangeId(a),
             destination: ExchangeId(c),

@@ -140,7 +140,7 @@ pub enum Control<'a> {
         /// (offset, count), offsets strictly increasing.
         entries: CountList<'a>,
     },
-    /// Acks all messages of a queue below `to`.
+    /// Acks all messages of a queue below `to`, but for some.
     Purge {
         /// The queue.
         queue: QueueId,
@@ -150,6 +150,8 @@ pub enum Control<'a> {
         messages: u64,
         /// Their payload bytes.
         bytes: u64,
+        /// What it does not ack.
+        kept: AckBytes<'a>,
     },
     /// Binds an exchange to an exchange.
     ExchangeBind {
@@ -187,7 +189,7 @@ impl Control<'_> {
             Self::ExchangeDelete { .. } | Self::QueueDelete { .. } => 0,
             Self::DeliveryMark { .. } | Self::Close { .. } => 8,
             Self::Bind { .. } | Self::Unbind { .. } => 12,
-            Self::Purge { .. } => 24,
+            Self::Purge { kept, .. } => kept.0.len().saturating_add(24),
             Self::RouteDefine { groups, .. } => groups.len().saturating_mul(4).saturating_add(4),
             Self::DeliveryCount { entries, .. } => entries.len().saturating_mul(12),
             Self::Ack { acks, .. } => acks.0.len().saturating_add(16),
@@ -298,10 +300,11 @@ impl Control<'_> {
                     out.u32(count);
                 }
             }
-            Self::Purge { to, messages, bytes, .. } => {
+            Self::Purge { to, messages, bytes, kept, .. } => {
                 out.u64(to.0);
                 out.u64(messages);
                 out.u64(bytes);
+                out.bytes(kept.0);
             }
             Self::DeliveryMark { offset, .. } | Self::Close { next_offset: offset } => {
                 out.u64(offset.0);

@@ -17,6 +17,7 @@ mod gate;
 mod limits;
 mod lock;
 mod publish;
+mod purge;
 mod read_only;
 mod reclaim;
 mod redelivery;

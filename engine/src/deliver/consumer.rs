@@ -70,20 +70,24 @@ impl ConsumerShared {
     }
 
     pub(super) fn ack(&self, tag: DeliveryTag) -> Result<Ack> {
-        let settled = self.hand().settle(tag);
-        let ready = settled.ok_or_else(|| self.unknown(tag))?;
-        Ok(self.acked(std::iter::once(&ready)))
+        let mut hand = self.hand();
+        let Some(ready) = hand.settle(tag) else {
+            drop(hand);
+            return Err(self.unknown(tag));
+        };
+        Ok(self.acked(hand, std::slice::from_ref(&ready)))
     }
 
-    fn acked<'a>(&self, settled: impl Iterator<Item = &'a Ready> + Clone) -> Ack {
-        let amount = settled.clone().fold(Amount::default(), |sum, ready| {
-            sum.plus(Amount { messages: 1, bytes: ready.payload_bytes() })
-        });
+    /// Tells the queue of what was taken from the hand, which is given back after that: at no
+    /// moment is a message in neither (D4).
+    fn acked(&self, hand: MutexGuard<'_, Hand>, settled: &[Ready]) -> Ack {
+        let amount = settled.iter().fold(Amount::default(), |sum, ready| sum.plus(ready.amount()));
         if amount.messages == 0 {
             return Ack::new(Arc::clone(&self.core), None);
         }
-        let ranges = settled.map(|ready| (ready.from, ready.offset.0 + 1));
+        let ranges = settled.iter().map(|ready| (ready.from, ready.offset.0 + 1));
         let (commit, first) = self.queue.ack(&self.core.dirty, ranges, amount);
+        drop(hand);
         self.core.stats.acked(amount.messages);
         if first {
             self.core.acks_wait();
@@ -97,33 +101,31 @@ impl ConsumerShared {
         let mut settled = Vec::with_capacity(tags.len());
         let mut hand = self.hand();
         settled.extend(tags.iter().filter_map(|&tag| hand.settle(tag)));
-        drop(hand);
         if let (true, Some(&tag)) = (settled.is_empty(), tags.first()) {
+            drop(hand);
             return Err(self.unknown(tag));
         }
-        Ok(self.acked(settled.iter()))
+        Ok(self.acked(hand, &settled))
     }
 
     pub(super) fn requeue(&self, tag: DeliveryTag) -> Result<()> {
-        let settled = self.hand().settle(tag);
-        let ready = settled.ok_or_else(|| self.unknown(tag))?;
-        self.give_back([ready]);
-        Ok(())
+        if self.give_back(&[tag]) { Ok(()) } else { Err(self.unknown(tag)) }
     }
 
     pub(super) fn requeue_all(&self, tags: &[DeliveryTag]) {
+        self.give_back(tags);
+    }
+
+    /// Puts messages that are in this consumer's hands back at their original place; says whether
+    /// there were any.
+    fn give_back(&self, tags: &[DeliveryTag]) -> bool {
+        // Before they are taken from the hand: see D4.
+        let mut dispatch = self.queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
         let mut hand = self.hand();
         let settled: Vec<Ready> = tags.iter().filter_map(|&tag| hand.settle(tag)).collect();
         drop(hand);
-        self.give_back(settled);
-    }
-
-    /// Puts messages that were in this consumer's hands back at their original place.
-    fn give_back(&self, settled: impl IntoIterator<Item = Ready>) {
-        let mut any = false;
-        let mut dispatch = self.queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
+        let any = !settled.is_empty();
         for ready in settled {
-            any = true;
             dispatch.give_back(Ready { redelivered: true, ..ready });
         }
         drop(dispatch);
@@ -131,13 +133,14 @@ impl ConsumerShared {
             self.queue.sleepers.wake_one();
             self.wake();
         }
+        any
     }
 
     /// Takes the consumer from its queue; all that it had goes back.
     fn close(self: &Arc<Self>) {
-        let (held, inbox) = self.hand().close();
         self.queue.sleepers.remove(self);
         let mut dispatch = self.queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
+        let (held, inbox) = self.hand().close();
         dispatch.leave(self);
         for ready in held {
             dispatch.give_back(Ready { redelivered: true, ..ready });
@@ -398,9 +401,12 @@ impl Consumer {
     ///
     /// [`Error::UnknownTag`] if `tag` was never given, or it and all before it are settled.
     pub fn ack_multiple(&self, tag: DeliveryTag) -> Result<Ack> {
-        let settled = self.shared.hand().settle_to(tag);
-        let settled = settled.ok_or_else(|| self.shared.unknown(tag))?;
-        Ok(self.shared.acked(settled.iter()))
+        let mut hand = self.shared.hand();
+        let Some(settled) = hand.settle_to(tag) else {
+            drop(hand);
+            return Err(self.shared.unknown(tag));
+        };
+        Ok(self.shared.acked(hand, &settled))
     }
 
     /// Gives one delivery up: back to its original place in the queue if `requeue`, else away, as

@@ -53,6 +53,11 @@ impl Hand {
         std::mem::take(&mut self.inbox)
     }
 
+    /// All that it has: fetched and not settled, and in the inbox.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Ready> {
+        self.held.iter().flatten().chain(&self.inbox)
+    }
+
     /// One past the last message that was fetched and is not settled.
     pub(super) fn held_end(&self) -> Offset {
         let held = self.held.iter().flatten().map(|ready| ready.offset.next());

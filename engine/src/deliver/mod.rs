@@ -8,11 +8,14 @@
 //!     consumer's hands.
 //! D2. Nothing at or past the mark is handed out: the mark is in the log before.
 //! D3. What came back is dealt first, in the order of offsets: its original place.
+//! D4. A message leaves its place under the lock of the next one. So who holds `dispatch`, all hands
+//!     and the queue's dirty state sees each message once: ready, in a hand, or settled.
 
 mod consumer;
 mod delivery;
 mod hand;
 mod options;
+mod purge;
 mod reader;
 mod sleepers;
 
@@ -27,6 +30,7 @@ pub use self::{
     options::ConsumerOptions,
 };
 pub(crate) use self::{
+    purge::purge,
     reader::{Fields, Guard, Part, Reader, Ready},
     sleepers::{Sleepers, Waiting},
 };

@@ -7,6 +7,7 @@ use fanlog_segment_format::{ExchangeId, Offset, RouteId, record::MessageRecord};
 use crate::{
     Result,
     core::Core,
+    ledger::queue_ledger::Amount,
     log::{
         Sought,
         view::{Damage, View},
@@ -89,8 +90,9 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
-    pub(crate) fn payload_bytes(&self) -> u64 {
-        u64::from(self.fields.payload.bytes)
+    /// What its ack counts: a damaged one has no bytes.
+    pub(crate) fn amount(&self) -> Amount {
+        Amount { messages: 1, bytes: u64::from(self.fields.payload.bytes) }
     }
 }
 
@@ -167,6 +169,13 @@ impl Reader {
                     return Ok(None);
                 }
             }
+        }
+    }
+
+    /// Goes on at `offset`, if it is not there yet: what lies before it was dropped.
+    pub(crate) fn skip_to(&mut self, offset: Offset) {
+        if self.cursor < offset {
+            *self = Self { cursor: offset, after_last: offset.0, place: None, ..*self };
         }
     }
 

@@ -196,9 +196,9 @@ impl Ledger {
                     queue.ledger().ack(Amount { messages, bytes }, acks)?;
                 }
             }
-            Control::Purge { queue, to, messages, bytes } => {
+            Control::Purge { queue, to, messages, bytes, kept } => {
                 if let Some(queue) = self.due(queue, number) {
-                    queue.ledger().purge(to, Amount { messages, bytes });
+                    queue.ledger().purge(to, Amount { messages, bytes }, kept)?;
                 }
             }
             Control::DeliveryMark { queue, offset } => {

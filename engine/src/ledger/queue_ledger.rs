@@ -95,11 +95,28 @@ impl QueueLedger {
         Ok(())
     }
 
-    /// Takes note that everything below `to` was dropped.
-    pub(crate) fn purge(&mut self, to: Offset, amount: Amount) {
-        self.acks.insert(self.acks.floor(), to.0);
+    /// Takes note that everything below `to` was dropped, but what is `kept`.
+    ///
+    /// # Errors
+    ///
+    /// If the set of what is kept does not decode; nothing is dropped then.
+    pub(crate) fn purge(
+        &mut self,
+        to: Offset,
+        amount: Amount,
+        kept: AckBytes<'_>,
+    ) -> Result<(), DecodeError> {
+        let mut set = AckSet::new(0);
+        set.apply(kept)?;
+        let mut from = self.acks.floor();
+        for (start, end) in std::iter::once((0, set.floor())).chain(set.runs()) {
+            self.acks.insert(from, start.min(to.0));
+            from = from.max(end);
+        }
+        self.acks.insert(from, to.0);
         self.acked = self.acked.plus(amount);
         self.forget_left();
+        Ok(())
     }
 
     /// Memberships that ended below the floor have no message left that could be delivered.

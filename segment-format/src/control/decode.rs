@@ -94,7 +94,9 @@ impl<'a> Control<'a> {
             }
             kind::PURGE => {
                 let to = Offset(reader.u64()?);
-                Self::Purge { queue, to, messages: reader.u64()?, bytes: reader.u64()? }
+                let (messages, bytes) = (reader.u64()?, reader.u64()?);
+                let kept = AckBytes(reader.take(reader.rest().len())?);
+                Self::Purge { queue, to, messages, bytes, kept }
             }
             kind::EXCHANGE_BIND | kind::EXCHANGE_UNBIND => {
                 let (source, destination) = (ExchangeId(id), ExchangeId(reader.u32()?));

@@ -96,7 +96,10 @@ pub(crate) fn controls(acks: &[u8]) -> Vec<(&'static str, Control<'_>)> {
         ("ack", Control::Ack { queue, messages: 9, bytes: 900, acks: AckBytes(acks) }),
         ("delivery_mark", Control::DeliveryMark { queue, offset: Offset(1024) }),
         ("delivery_count", Control::DeliveryCount { queue, entries: counts }),
-        ("purge", Control::Purge { queue, to: Offset(99), messages: 8, bytes: 800 }),
+        (
+            "purge",
+            Control::Purge { queue, to: Offset(99), messages: 8, bytes: 800, kept: AckBytes(acks) },
+        ),
         ("exchange_bind", Control::ExchangeBind { source, destination, key, arguments }),
         ("exchange_unbind", Control::ExchangeUnbind { source, destination, key, arguments }),
         ("close", Control::Close { next_offset: Offset(1003) }),

@@ -99,7 +99,7 @@ impl ControlParts {
             Control::Ack { queue, messages, bytes, acks: AckBytes(&self.acks) },
             Control::DeliveryMark { queue, offset },
             Control::DeliveryCount { queue, entries },
-            Control::Purge { queue, to: offset, messages, bytes },
+            Control::Purge { queue, to: offset, messages, bytes, kept: AckBytes(&self.acks) },
             Control::ExchangeBind { source, destination, key, arguments },
             Control::ExchangeUnbind { source, destination, key, arguments },
             Control::Close { next_offset: offset },

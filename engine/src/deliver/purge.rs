@@ -1,0 +1,49 @@
+//! Dropping what is ready in a queue.
+//!
+//! In: a queue. Out: one record that says what was dropped. What consumers have, in their hands or
+//! on the way to them, stays theirs, to be settled as ever: so each message is counted once, by its
+//! ack or by the purge, in whatever order the two reach the log (D4).
+
+use std::sync::{Arc, PoisonError};
+
+use super::Reader;
+use crate::{
+    Ack, Result,
+    core::Core,
+    ledger::{ack_set::AckBatch, queue_ledger::Amount},
+    queue::Queue,
+};
+
+/// Drops every confirmed message of the queue that no consumer has. Returns how many, durably.
+///
+/// # Errors
+///
+/// That of the wait: the drop is in doubt then, or on its way.
+pub(crate) fn purge(core: &Arc<Core>, queue: &Arc<Queue>) -> Result<u64> {
+    let mut dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
+    let consumers = dispatch.consumers.clone();
+    let hands: Vec<_> = consumers.iter().map(|consumer| consumer.hand()).collect();
+    let ledger = core.ledger();
+    let to = ledger.head.next_offset;
+    let sent = ledger.depth(queue).plus(queue.ledger().acked);
+    drop(ledger);
+    let mut held = Amount::default();
+    let mut kept = AckBatch::default();
+    for ready in hands.iter().flat_map(|hand| hand.all()) {
+        kept.insert(ready.offset.0, ready.offset.0 + 1);
+        held = held.plus(ready.amount());
+    }
+    let Some((dropped, commit, first)) = queue.purge(&core.dirty, to, sent.less(held), kept) else {
+        return Ok(0);
+    };
+    dispatch.returned.clear();
+    dispatch.reader.get_or_insert_with(|| Reader::new(queue)).skip_to(to);
+    drop(hands);
+    drop(dispatch);
+    core.stats.purged(dropped.messages);
+    if first {
+        core.acks_wait();
+    }
+    Ack::new(Arc::clone(core), Some(commit)).wait()?;
+    Ok(dropped.messages)
+}
