@@ -199,7 +199,7 @@ fn purges_among_publishers_and_consumers_count_every_message_once() {
         })
         .collect();
     let purged = Arc::new(AtomicU64::new(0));
-    let purger = {
+    let purging = {
         let (engine, done, purged) = (engine.clone(), Arc::clone(&done), Arc::clone(&purged));
         start(move || {
             while !done.load(Ordering::Acquire) {
@@ -217,7 +217,7 @@ fn purges_among_publishers_and_consumers_count_every_message_once() {
     for consumer in consumers {
         consumer.join();
     }
-    purger.join();
+    purging.join();
     let left = unacked(&engine, "jobs").len() as u64;
     let last = engine.purge_queue("jobs").unwrap();
     let (acked, purged) = (acked.load(Ordering::Relaxed), purged.load(Ordering::Relaxed));
