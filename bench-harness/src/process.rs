@@ -9,6 +9,12 @@ pub(crate) fn written_bytes() -> u64 {
     value("/proc/self/io", "write_bytes:")
 }
 
+/// Bytes that this process read through system calls, from the device or the page cache. What it
+/// reads through maps is not in it.
+pub(crate) fn read_bytes() -> u64 {
+    value("/proc/self/io", "rchar:")
+}
+
 /// Memory of this process now, in KiB: all of it, pages of mapped files included.
 pub(crate) fn resident_kib() -> u64 {
     value("/proc/self/status", "VmRSS:")

@@ -15,7 +15,11 @@ const PREPARED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Opens the store in `dir` with so many segments prepared ahead and the fanout exchange declared.
 pub(crate) fn open(dir: &Path, segments_ahead: usize) -> anyhow::Result<Engine> {
-    let config = Config { segments_ahead, ..Config::default() };
+    open_with(dir, Config { segments_ahead, ..Config::default() })
+}
+
+/// Opens the store in `dir` and declares the fanout exchange.
+pub(crate) fn open_with(dir: &Path, config: Config) -> anyhow::Result<Engine> {
     let engine = Engine::open(dir, config).with_context(|| format!("opening {}", dir.display()))?;
     engine.declare_exchange(EXCHANGE, ExchangeKind::Fanout)?;
     Ok(engine)
