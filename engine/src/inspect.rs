@@ -10,6 +10,7 @@ use fanlog_segment_format::Offset;
 use crate::{
     Error, Result, Stats,
     core::Core,
+    deliver::Dispatch,
     keeper,
     log::{Sought, segment::Segment, view::View},
     queue::Queue,
@@ -108,7 +109,8 @@ pub(crate) fn queue(core: &Core, name: &str) -> Result<Arc<Queue>> {
 pub(crate) fn queue_view(core: &Core, queue: &Queue) -> QueueView {
     let depth = core.ledger().depth(queue);
     let dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
-    let (unacked, consumers) = (dispatch.unacked(), dispatch.consumers());
+    let (unacked, consumers) =
+        dispatch.get().map_or((0, 0), |dispatch| (dispatch.unacked(), dispatch.consumers()));
     drop(dispatch);
     let unwritten = queue.unwritten();
     let state = queue.ledger();
@@ -233,7 +235,8 @@ pub(crate) fn end_leases(core: &Core) {
     let queues: Vec<Arc<Queue>> = core.ledger().queues().cloned().collect();
     for queue in queues {
         let mut dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
-        let handed_out = dispatch.stop().max(queue.recovered_mark());
+        let handed_out = dispatch.get_mut().map_or(Offset(0), Dispatch::stop);
+        let handed_out = handed_out.max(queue.recovered_mark());
         drop(dispatch);
         if handed_out < queue.mark() {
             queue.want_lease(&core.dirty, handed_out);

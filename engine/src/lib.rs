@@ -26,6 +26,7 @@ mod keeper;
 mod ledger;
 mod log;
 mod message;
+mod on_demand;
 mod publish;
 mod queue;
 mod reclaim;

@@ -19,6 +19,7 @@ use crate::{
         ack_set::AckBatch,
         queue_ledger::{Amount, QueueLedger},
     },
+    on_demand::OnDemand,
 };
 
 /// What consumers did since the last ack record of the queue.
@@ -56,7 +57,8 @@ pub(crate) struct Queue {
     mark: AtomicU64,
     /// The mark that recovery found: what is below it may have been handed out before.
     recovered_mark: AtomicU64,
-    pub(crate) dispatch: Mutex<Dispatch>,
+    /// Made when the first consumer comes.
+    pub(crate) dispatch: Mutex<OnDemand<Dispatch>>,
     pub(crate) sleepers: Sleepers,
     gone: AtomicBool,
     scratch: Mutex<Vec<u8>>,

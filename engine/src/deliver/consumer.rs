@@ -126,7 +126,7 @@ impl ConsumerShared {
         drop(hand);
         let any = !settled.is_empty();
         for ready in settled {
-            dispatch.give_back(Ready { redelivered: true, ..ready });
+            dispatch.make().give_back(Ready { redelivered: true, ..ready });
         }
         drop(dispatch);
         if any {
@@ -138,17 +138,19 @@ impl ConsumerShared {
 
     /// Takes the consumer from its queue; all that it had goes back.
     fn close(self: &Arc<Self>) {
-        self.queue.sleepers.remove(self);
-        let mut dispatch = self.queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
+        self.queue.sleepers.leave(self);
+        self.core.waiting.leave(&self.queue);
+        let mut guard = self.queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
         let (held, inbox) = self.hand().close();
-        dispatch.leave(self);
+        let dispatch = guard.make();
         for ready in held {
             dispatch.give_back(Ready { redelivered: true, ..ready });
         }
         for ready in inbox {
             dispatch.give_back(ready);
         }
-        drop(dispatch);
+        dispatch.leave(self);
+        drop(guard);
         self.queue.sleepers.wake_one();
     }
 
@@ -223,7 +225,7 @@ impl Consumer {
             event: Event::new(),
         });
         let mut dispatch = shared.queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
-        dispatch.join(Arc::clone(&shared));
+        dispatch.make().join(Arc::clone(&shared));
         drop(dispatch);
         Self { shared }
     }

@@ -86,6 +86,13 @@ impl Dispatch {
 
     fn leave(&mut self, consumer: &Arc<ConsumerShared>) {
         self.consumers.retain(|other| !Arc::ptr_eq(other, consumer));
+        if self.consumers.is_empty() {
+            // The cursor stays: acks that are on their way are in no ledger yet.
+            self.consumers = Vec::new();
+            if let Some(reader) = &mut self.reader {
+                reader.rest();
+            }
+        }
     }
 
     fn give_back(&mut self, ready: Ready) {
@@ -100,7 +107,7 @@ impl Dispatch {
 /// If the log could not be read at the queue's cursor; nothing was dealt then.
 pub(crate) fn deal(core: &Core, queue: &Arc<Queue>) -> Result<()> {
     let mut dispatch = queue.dispatch.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let dispatch = &mut *dispatch;
+    let dispatch = dispatch.make();
     let mut reader = match dispatch.reader.take() {
         Some(reader) => reader,
         None => Reader::new(queue),

@@ -20,7 +20,8 @@ use crate::{
 ///
 /// That of the wait: the drop is in doubt then, or on its way.
 pub(crate) fn purge(core: &Arc<Core>, queue: &Arc<Queue>) -> Result<u64> {
-    let mut dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut guard = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
+    let dispatch = guard.make();
     let consumers = dispatch.consumers.clone();
     let hands: Vec<_> = consumers.iter().map(|consumer| consumer.hand()).collect();
     let ledger = core.ledger();
@@ -39,7 +40,7 @@ pub(crate) fn purge(core: &Arc<Core>, queue: &Arc<Queue>) -> Result<u64> {
     dispatch.returned.clear();
     dispatch.reader.get_or_insert_with(|| Reader::new(queue)).skip_to(to);
     drop(hands);
-    drop(dispatch);
+    drop(guard);
     core.stats.purged(dropped.messages);
     if first {
         core.acks_wait();

@@ -179,6 +179,11 @@ impl Reader {
         }
     }
 
+    /// Nobody reads on for now: the view, and the memory or the map behind it, is given up.
+    pub(crate) fn rest(&mut self) {
+        self.place = None;
+    }
+
     /// Takes the message that [`Reader::peek`] showed.
     pub(crate) fn take(&mut self, queue: &Queue) -> Option<Ready> {
         let place = self.place.as_mut()?;

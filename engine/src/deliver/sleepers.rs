@@ -5,7 +5,7 @@
 //!     consumer sees the messages or the commit sees the consumer.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, VecDeque, hash_map::Entry},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -15,12 +15,12 @@ use std::{
 use fanlog_segment_format::{GroupId, QueueId};
 
 use super::consumer::ConsumerShared;
-use crate::queue::Queue;
+use crate::{on_demand::OnDemand, queue::Queue};
 
 /// Consumers of one queue that sleep.
 #[derive(Debug, Default)]
 pub(crate) struct Sleepers {
-    list: Mutex<VecDeque<Arc<ConsumerShared>>>,
+    list: Mutex<OnDemand<VecDeque<Arc<ConsumerShared>>>>,
     /// The queue is on the lists of its groups.
     listed: AtomicBool,
 }
@@ -28,6 +28,7 @@ pub(crate) struct Sleepers {
 impl Sleepers {
     pub(crate) fn add(&self, consumer: &Arc<ConsumerShared>) {
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        let list = list.make();
         if !list.iter().any(|other| Arc::ptr_eq(other, consumer)) {
             list.push_back(Arc::clone(consumer));
         }
@@ -35,13 +36,24 @@ impl Sleepers {
 
     pub(crate) fn remove(&self, consumer: &Arc<ConsumerShared>) {
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-        list.retain(|other| !Arc::ptr_eq(other, consumer));
+        if let Some(list) = list.get_mut() {
+            list.retain(|other| !Arc::ptr_eq(other, consumer));
+        }
+    }
+
+    /// Like [`Sleepers::remove`], for one that does not come back.
+    pub(crate) fn leave(&self, consumer: &Arc<ConsumerShared>) {
+        self.remove(consumer);
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        if list.get().is_some_and(VecDeque::is_empty) {
+            list.forget();
+        }
     }
 
     /// Wakes one that still sleeps.
     pub(crate) fn wake_one(&self) {
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(consumer) = list.pop_front() {
+        while let Some(consumer) = list.get_mut().and_then(VecDeque::pop_front) {
             if consumer.wake() {
                 return;
             }
@@ -49,12 +61,13 @@ impl Sleepers {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        let list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        list.get().is_none_or(VecDeque::is_empty)
     }
 
     pub(crate) fn wake_all(&self) {
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-        for consumer in list.drain(..) {
+        for consumer in list.get_mut().into_iter().flat_map(|list| list.drain(..)) {
             consumer.wake_always();
         }
     }
@@ -76,6 +89,29 @@ impl Waiting {
         for group in members {
             groups.entry(group).or_default().insert(queue.id, Arc::clone(queue));
         }
+    }
+
+    /// Takes a queue off the lists, unless a consumer of it sleeps.
+    pub(crate) fn leave(&self, queue: &Arc<Queue>) {
+        let sleepers = &queue.sleepers;
+        if !sleepers.listed.load(Ordering::Acquire) || !sleepers.is_empty() {
+            return;
+        }
+        let members: Vec<GroupId> = queue.ledger().groups().collect();
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        sleepers.listed.store(false, Ordering::Release);
+        for group in members {
+            if let Entry::Occupied(mut queues) = groups.entry(group) {
+                queues.get_mut().remove(&queue.id);
+                if queues.get().is_empty() {
+                    queues.remove();
+                }
+            }
+        }
+        drop(groups);
+        // One that goes to sleep now may have found the queue listed, and looked before it was taken
+        // off: it looks once more, and lists it again.
+        sleepers.wake_one();
     }
 
     /// A queue became a member of a group: if it waits, then for this one too.

@@ -91,7 +91,7 @@ impl AckSet {
         }
         self.floor = self.pages.first_missing(end).max(self.floor);
         self.pages.remove_below(self.floor);
-        if self.floor > end && self.pages.end() <= self.floor {
+        if self.pages.end() <= self.floor {
             self.pages.clear();
         }
     }

@@ -1,6 +1,9 @@
 //! Changes of the topology: checked as a whole, then applied to the tables as a whole.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use fanlog_segment_format::{
     DecodeError, ExchangeId, GroupId, Offset, QueueId, RouteId,
@@ -187,7 +190,7 @@ impl Tables {
 
     fn declare_queue(&mut self, name: &str, records: &mut Records<'_>) -> Result<()> {
         check_name("queue", name)?;
-        if self.queues.contains_key(name) {
+        if self.queue_ids.contains_key(name) {
             return Ok(());
         }
         let id = QueueId(take_id(&mut self.next.queue, "queue")?);
@@ -204,22 +207,28 @@ impl Tables {
         Ok(())
     }
 
-    fn insert_queue(&mut self, id: QueueId, group: GroupId, name: &str) {
+    fn insert_queue(&mut self, id: QueueId, own: GroupId, name: &str) {
         let name: Arc<str> = name.into();
-        let members = BTreeSet::from([id]);
-        let own = Group { exchange: super::DEFAULT_EXCHANGE, key: Box::default(), members };
-        self.groups.insert(group, own);
-        self.queue_names.insert(id, Arc::clone(&name));
-        self.queues.insert(name, NamedQueue { id, group });
+        self.queue_ids.insert(Arc::clone(&name), id);
+        self.queues.insert(id, NamedQueue { name, own, bound: Vec::new() });
+    }
+
+    /// Forgets a queue, its route and its bindings.
+    fn remove_queue(&mut self, id: QueueId) {
+        let Some(found) = self.queues.remove(&id) else { return };
+        self.queue_ids.remove(&found.name);
+        self.routes.remove(&found.own);
+        for group in found.bound {
+            if let Some(group) = self.groups.get_mut(&group) {
+                group.members.remove(&id);
+            }
+        }
     }
 
     fn delete_queue(&mut self, name: &str, records: &mut Records<'_>) -> Result<()> {
-        let found = self.queues.remove(name).ok_or_else(|| not_found("queue", name))?;
-        self.queue_names.remove(&found.id);
-        self.groups.remove(&found.group);
-        self.routes.remove(&found.group);
-        self.leave_all(found.id);
-        records.push(&Control::QueueDelete { queue: found.id });
+        let id = self.queue(name)?;
+        self.remove_queue(id);
+        records.push(&Control::QueueDelete { queue: id });
         Ok(())
     }
 
@@ -307,7 +316,15 @@ impl Tables {
                 tables.join(member.group, entry.id);
             }
         }
-        for entry in &checkpoint.routes {
+        // A route outlives what it led to.
+        let own: HashSet<GroupId> = tables.queues.values().map(|queue| queue.own).collect();
+        let leads = |group: &u32| {
+            let group = GroupId(*group);
+            own.contains(&group) || tables.groups.contains_key(&group)
+        };
+        let leading = checkpoint.routes.iter().filter(|entry| entry.groups.iter().all(leads));
+        let leading: Vec<_> = leading.collect();
+        for entry in leading {
             tables.recover_route(entry.id, &entry.groups);
         }
         Ok(tables)
@@ -336,35 +353,29 @@ impl Tables {
 
     /// Makes a queue a member of a group; says whether it was none.
     fn join(&mut self, group: GroupId, queue: QueueId) -> bool {
-        let Some(found) = self.groups.get_mut(&group) else { return false };
+        let (Some(found), Some(queue_found)) =
+            (self.groups.get_mut(&group), self.queues.get_mut(&queue))
+        else {
+            return false;
+        };
         let joined = found.members.insert(queue);
-        if joined && found.exchange != super::DEFAULT_EXCHANGE {
-            self.bound.entry(queue).or_default().push(group);
+        if joined {
+            queue_found.bound.push(group);
         }
         joined
     }
 
     /// Undoes `join`; says whether it was a member.
     fn leave(&mut self, group: GroupId, queue: QueueId) -> bool {
-        if let Some(bound) = self.bound.get_mut(&queue) {
-            bound.retain(|&other| other != group);
+        if let Some(found) = self.queues.get_mut(&queue) {
+            found.bound.retain(|&other| other != group);
         }
         self.groups.get_mut(&group).is_some_and(|found| found.members.remove(&queue))
     }
 
-    fn leave_all(&mut self, queue: QueueId) {
-        for group in self.bound.remove(&queue).unwrap_or_default() {
-            if let Some(found) = self.groups.get_mut(&group) {
-                found.members.remove(&queue);
-            }
-        }
-    }
-
     fn recover_route(&mut self, id: RouteId, groups: &[u32]) {
         self.next.route = self.next.route.max(id.0 + 1);
-        if let [group] = *groups
-            && self.groups.contains_key(&GroupId(group))
-        {
+        if let [group] = *groups {
             self.routes.insert(GroupId(group), id);
         }
     }
@@ -388,15 +399,7 @@ impl Tables {
                 self.next.queue = self.next.queue.max(queue.0 + 1);
                 self.next.group = self.next.group.max(group.0 + 1);
             }
-            Control::QueueDelete { queue } => {
-                let name = self.queue_names.remove(&queue);
-                let found = name.and_then(|name| self.queues.remove(&name));
-                if let Some(found) = found {
-                    self.groups.remove(&found.group);
-                    self.routes.remove(&found.group);
-                }
-                self.leave_all(queue);
-            }
+            Control::QueueDelete { queue } => self.remove_queue(queue),
             Control::GroupDefine { group, exchange, key, .. } => {
                 self.recover_group(group, exchange, key);
             }

@@ -77,11 +77,14 @@ struct Exchange {
     groups: HashMap<Box<str>, GroupId>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct NamedQueue {
-    id: QueueId,
-    /// The group through which the default exchange reaches it.
-    group: GroupId,
+    name: Arc<str>,
+    /// The group through which the default exchange reaches it. It has no entry among the groups:
+    /// its one member is this queue.
+    own: GroupId,
+    /// The groups that it was bound to by name.
+    bound: Vec<GroupId>,
 }
 
 #[derive(Debug)]
@@ -113,19 +116,17 @@ pub(crate) struct Tables {
     pub(crate) version: u64,
     exchanges: HashMap<Arc<str>, Exchange>,
     exchange_names: HashMap<ExchangeId, Arc<str>>,
-    queues: HashMap<Arc<str>, NamedQueue>,
-    queue_names: HashMap<QueueId, Arc<str>>,
+    queue_ids: HashMap<Arc<str>, QueueId>,
+    queues: HashMap<QueueId, NamedQueue>,
+    /// Those that queues are bound to by name.
     groups: HashMap<GroupId, Group>,
-    /// The groups that a queue was bound to by name.
-    bound: HashMap<QueueId, Vec<GroupId>>,
     routes: HashMap<GroupId, RouteId>,
     pub(crate) next: NextIds,
 }
 
 impl Tables {
     pub(crate) fn queue(&self, name: &str) -> Result<QueueId> {
-        let queue = self.queues.get(name);
-        queue.map(|queue| queue.id).ok_or_else(|| not_found("queue", name))
+        self.queue_ids.get(name).copied().ok_or_else(|| not_found("queue", name))
     }
 
     pub(crate) fn exchange_name(&self, id: ExchangeId) -> Option<Arc<str>> {
@@ -139,7 +140,8 @@ impl Tables {
     /// [`Error::NotFound`] if there is no such exchange.
     fn group(&self, exchange: &str, key: &str) -> Result<Option<(ExchangeId, GroupId)>> {
         if exchange.is_empty() {
-            return Ok(self.queues.get(key).map(|queue| (DEFAULT_EXCHANGE, queue.group)));
+            let queue = self.queue_ids.get(key).and_then(|id| self.queues.get(id));
+            return Ok(queue.map(|queue| (DEFAULT_EXCHANGE, queue.own)));
         }
         let found = self.exchanges.get(exchange).ok_or_else(|| not_found("exchange", exchange))?;
         let key = match found.kind {
@@ -187,7 +189,7 @@ impl Tables {
     /// Queues by name.
     pub(crate) fn queues(&self) -> Vec<(Arc<str>, QueueId)> {
         let mut list: Vec<_> =
-            self.queues.iter().map(|(name, found)| (Arc::clone(name), found.id)).collect();
+            self.queue_ids.iter().map(|(name, &id)| (Arc::clone(name), id)).collect();
         list.sort_by(|a, b| a.0.cmp(&b.0));
         list
     }
@@ -199,7 +201,7 @@ impl Tables {
             let Some(exchange) = self.exchange_names.get(&group.exchange) else { continue };
             for queue in &group.members {
                 list.push(Binding {
-                    queue: Arc::clone(&self.queue_names[queue]),
+                    queue: Arc::clone(&self.queues[queue].name),
                     exchange: Arc::clone(exchange),
                     routing_key: group.key.to_string(),
                 });

@@ -96,8 +96,8 @@ impl<'t, 'c> Rehearsal<'t, 'c> {
         }
         let group = self.tables.exchanges.get(exchange).and_then(|found| found.groups.get(key));
         let members = group.and_then(|group| self.tables.groups.get(group));
-        let queue = self.tables.queues.get(queue);
-        members.zip(queue).is_some_and(|(group, queue)| group.members.contains(&queue.id))
+        let queue = self.tables.queue_ids.get(queue);
+        members.zip(queue).is_some_and(|(group, queue)| group.members.contains(queue))
     }
 
     fn exchange(&self, name: &str) -> Result<ExchangeKind> {
@@ -110,7 +110,7 @@ impl<'t, 'c> Rehearsal<'t, 'c> {
 
     fn queue(&self, name: &str) -> Result<()> {
         let known = self.queues.get(name).copied();
-        if known.unwrap_or_else(|| self.tables.queues.contains_key(name)) {
+        if known.unwrap_or_else(|| self.tables.queue_ids.contains_key(name)) {
             return Ok(());
         }
         Err(not_found("queue", name))

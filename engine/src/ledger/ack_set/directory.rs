@@ -10,15 +10,11 @@ use super::stretch::Stretch;
 
 /// Stretches of a chunk.
 const CHUNK_MAX: usize = 128;
-/// Stretches for which memory is kept when the directory is cleared.
-const SPARE_MAX: usize = 16;
 
 /// The stretches of a set.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Directory {
     chunks: Vec<Vec<Stretch>>,
-    /// Empty: memory for the first chunk.
-    spare: Vec<Stretch>,
 }
 
 /// The place of a stretch; good until the next change of the directory, wrong but harmless after.
@@ -123,7 +119,7 @@ impl Directory {
 
     fn insert_at(&mut self, mut chunk: usize, mut index: usize, stretch: Stretch) -> Place {
         if self.chunks.is_empty() {
-            self.chunks.push(std::mem::take(&mut self.spare));
+            self.chunks.push(Vec::new());
         }
         if self.chunks[chunk].len() == CHUNK_MAX {
             let upper = self.chunks[chunk].split_off(CHUNK_MAX / 2);
@@ -212,17 +208,6 @@ impl Directory {
         }
     }
 
-    /// Removes everything; memory for a few stretches is kept.
-    pub(super) fn clear(&mut self) {
-        self.chunks.truncate(1);
-        if let Some(mut first) = self.chunks.pop()
-            && first.capacity() <= SPARE_MAX
-        {
-            first.clear();
-            self.spare = first;
-        }
-    }
-
     pub(super) fn iter(&self) -> impl Iterator<Item = &Stretch> {
         self.chunks.iter().flatten()
     }
@@ -234,8 +219,7 @@ impl Directory {
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
-        let chunks = self.chunks.iter().chain([&self.spare]);
-        let stretches: usize = chunks.map(Vec::capacity).sum();
+        let stretches: usize = self.chunks.iter().map(Vec::capacity).sum();
         self.chunks.capacity() * size_of::<Vec<Stretch>>()
             + stretches * size_of::<Stretch>()
             + self.iter().map(Stretch::heap_bytes).sum::<usize>()
@@ -248,6 +232,5 @@ impl Directory {
     pub(super) fn check(&self) {
         let sizes = self.chunks.iter().map(Vec::len);
         assert!(sizes.into_iter().all(|len| (1..=CHUNK_MAX).contains(&len)), "D1");
-        assert!(self.spare.is_empty());
     }
 }

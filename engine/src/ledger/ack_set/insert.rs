@@ -32,7 +32,7 @@ impl<const FRESH_WORDS: usize> Pages<FRESH_WORDS> {
     #[inline]
     pub(super) fn insert(&mut self, start: u64, end: u64) {
         debug_assert!(start < end);
-        let recent = self.recent[slot_of(page_of(start))];
+        let recent = self.recent(slot_of(page_of(start)));
         match self.directory.get_mut(recent) {
             Some(Stretch::Bits { page, bitmap })
                 if page_of(start) == *page && page_of(end - 1) == *page =>
@@ -209,7 +209,7 @@ impl<const FRESH_WORDS: usize> Pages<FRESH_WORDS> {
 
     #[inline]
     fn note(&mut self, page: u64, place: Place) {
-        self.recent[slot_of(page)] = place;
+        self.set_recent(slot_of(page), place);
     }
 
     /// Gives `page`, in which a run starts or ends that `added` does not touch, its own form.
@@ -221,7 +221,7 @@ impl<const FRESH_WORDS: usize> Pages<FRESH_WORDS> {
         } else {
             let bitmap = Bitmap::of_runs(runs.into_iter());
             self.put_page(page, Stretch::Bits { page, bitmap });
-            self.warm(page);
+            self.pack_later(page);
         }
     }
 
@@ -258,7 +258,7 @@ impl<const FRESH_WORDS: usize> Pages<FRESH_WORDS> {
                     *stretch = Stretch::Bits { page, bitmap };
                 }
                 self.note(page, place);
-                self.warm(page);
+                self.pack_later(page);
             }
         }
     }
@@ -269,18 +269,19 @@ impl<const FRESH_WORDS: usize> Pages<FRESH_WORDS> {
         if acked == PAGE {
             self.directory.remove(place);
             self.put_run(page_start(page), page_start(page + 1));
-        } else if !self.warm.contains(&page) {
-            self.warm(page);
+        } else if !self.warm().contains(&page) {
+            self.pack_later(page);
         }
     }
 
     /// Notes a page with a bitmap, to be packed later, and packs the one noted longest ago.
-    fn warm(&mut self, page: u64) {
-        self.warm.push_back(page);
-        if self.warm.len() <= WARM_PAGES {
+    fn pack_later(&mut self, page: u64) {
+        let warm = self.warm();
+        warm.push_back(page);
+        if warm.len() <= WARM_PAGES {
             return;
         }
-        let Some(oldest) = self.warm.pop_front() else { return };
+        let Some(oldest) = warm.pop_front() else { return };
         if let Some((place, Stretch::Bits { page, bitmap })) = self.stretch_of(oldest)
             && *page == oldest
         {

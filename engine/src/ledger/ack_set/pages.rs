@@ -24,13 +24,22 @@ pub(super) const OFFSET_END: u64 = u64::MAX - (u64::MAX % PAGE_OFFSETS);
 pub(super) const RECENT_PLACES: usize = 8;
 
 /// A set of offsets. A fresh list may grow to `FRESH_WORDS` words before it becomes a bitmap.
+///
+/// Empty it takes no heap, and little else: most of the sets of many queues are.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pages<const FRESH_WORDS: usize> {
     pub(super) directory: Directory,
+    /// Made with the first stretch.
+    hints: Option<Box<Hints>>,
+}
+
+/// What makes inserting fast; nothing depends on it.
+#[derive(Debug, Clone, Default)]
+struct Hints {
     /// Where the last insert of each page went.
-    pub(super) recent: [Place; RECENT_PLACES],
+    recent: [Place; RECENT_PLACES],
     /// Pages whose bitmap is to be packed, oldest first.
-    pub(super) warm: VecDeque<u64>,
+    warm: VecDeque<u64>,
 }
 
 impl<const FRESH_WORDS: usize> Pages<FRESH_WORDS> {
@@ -106,14 +115,33 @@ impl<const FRESH_WORDS: usize> Pages<FRESH_WORDS> {
         }
     }
 
-    /// Forgets everything.
+    /// Where the last insert of a page went that has this slot.
+    #[inline]
+    pub(super) fn recent(&self, slot: usize) -> Place {
+        self.hints.as_ref().map_or(Place::default(), |hints| hints.recent[slot])
+    }
+
+    #[inline]
+    pub(super) fn set_recent(&mut self, slot: usize, place: Place) {
+        self.hints.get_or_insert_default().recent[slot] = place;
+    }
+
+    /// Pages whose bitmap is to be packed, oldest first.
+    pub(super) fn warm(&mut self) -> &mut VecDeque<u64> {
+        &mut self.hints.get_or_insert_default().warm
+    }
+
+    /// Forgets everything and keeps no memory.
     pub(super) fn clear(&mut self) {
-        self.directory.clear();
-        self.warm.clear();
+        *self = Self::default();
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
-        self.directory.heap_bytes() + self.warm.capacity() * size_of::<u64>()
+        let hints = self
+            .hints
+            .as_ref()
+            .map_or(0, |hints| size_of::<Hints>() + hints.warm.capacity() * size_of::<u64>());
+        self.directory.heap_bytes() + hints
     }
 }
 
