@@ -26,7 +26,7 @@ fn declare_in_chunks(engine: &Engine, numbers: Range<usize>) {
     }
 }
 
-fn close(engine: Engine) {
+fn close(engine: &Engine) {
     assert_eq!(engine.close(Duration::from_mins(1)).unwrap().unconfirmed, 0);
 }
 
@@ -51,7 +51,7 @@ fn a_hundred_thousand_idle_queues_take_less_than_a_kilobyte_each() {
     let engine = open_new(dir.path());
     let declared = left_by(&engine, || declare_in_chunks(&engine, 0..QUEUES));
     println!("declared and bound: {declared} bytes each");
-    close(engine);
+    close(&engine);
 
     let nothing = live_bytes();
     let begin = Instant::now();
@@ -61,7 +61,7 @@ fn a_hundred_thousand_idle_queues_take_less_than_a_kilobyte_each() {
     println!("opened again: {opened} bytes each, the store's buffers included");
     assert!(declared < QUEUE_BYTES_MAX && opened < QUEUE_BYTES_MAX);
     assert_eq!(engine.topology().bindings.len(), QUEUES);
-    close(engine);
+    close(&engine);
 }
 
 /// The queues' leases go with one commit, as all ask for theirs before any waits.
@@ -98,7 +98,7 @@ fn queues_that_were_used_are_as_small_when_they_are_idle_again() {
     });
     println!("used and idle: {used} bytes each");
     assert!(used < USED_QUEUE_BYTES_MAX);
-    close(engine);
+    close(&engine);
 }
 
 /// Queues that are counted at a time. No table doubles while they come: the tables hold 7/8 of a
@@ -125,7 +125,7 @@ fn costs_among(before: usize) -> [(&'static str, Work); 3] {
     });
     let deleted = work_of(|| in_chunks(|name| Change::DeleteQueue { name }));
     assert_eq!(engine.topology().queues.len(), before);
-    close(engine);
+    close(&engine);
     [("declare and bind", declared), ("unbind", unbound), ("delete", deleted)]
 }
 
@@ -156,7 +156,7 @@ fn one_change_of_many_costs_per_queue_what_one_of_few_does() {
         change_all(&engine, 0..count, |name| Change::DeleteQueue { name });
         println!("and deleted in {:?}", begin.elapsed());
         assert!(engine.topology().queues.is_empty());
-        close(engine);
+        close(&engine);
     }
     let [(few, first), (many, last)] = works[..] else { panic!("two stores") };
     println!("{first:?} for {few}, {last:?} for {many}");
