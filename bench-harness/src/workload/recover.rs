@@ -92,9 +92,12 @@ struct Opened {
     end_offset: u64,
 }
 
+/// Picks a figure of an opening.
+type Figure = fn(&Opened) -> f64;
+
 impl Opened {
     /// What is shown of it, by name.
-    const FIGURES: [(&str, fn(&Opened) -> f64); 9] = [
+    const FIGURES: [(&str, Figure); 9] = [
         ("open_ms", |o| o.open_ms),
         ("first_message_ms", |o| o.first_message_ms),
         ("read_mib", |o| o.read_mib),
