@@ -5,7 +5,6 @@
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test that fails should panic")]
-#![expect(clippy::print_stdout, reason = "a test says what it found")]
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
