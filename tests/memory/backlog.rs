@@ -78,10 +78,10 @@ fn drain(engine: &Engine, messages: u64) -> Outcome {
             Ok(())
         };
         let watcher = scope.spawn(watch);
-        let consumed = consume(&consumer, messages);
+        let outcome = consume(&consumer, messages);
         done.store(true, Ordering::Relaxed);
         watcher.join().map_err(|_| "the watcher panicked")??;
-        consumed
+        outcome
     })?;
     tell(&format!("consumed {}", most.into_inner()))?;
     drop(consumer);
