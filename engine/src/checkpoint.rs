@@ -73,16 +73,9 @@ impl Checkpoints {
         if let Some(ended) = core.ended() {
             return Err(ended);
         }
-        let number = self.newest().map_or(1, |kept| kept.number + 1);
-        let mut checkpoint = blank(core.store, number, core.epoch);
+        let mut checkpoint = compose(core);
         checkpoint.clean = clean;
-        checkpoint.created_us = core.clock.wall_us();
-        // The list before the ledger: a segment that it calls sealed lies wholly before the head, so
-        // recovery does not have to read it (nothing is sealed while this is paused); one begun
-        // after the list is found by its name.
-        checkpoint.segments = entries(&core.log);
-        core.ledger().capture(&mut checkpoint);
-        checkpoint.next_ids.segment = next_segment(&checkpoint.segments);
+        let number = checkpoint.number;
         // H1: what was captured is confirmed, but a buffered batch may not be synced yet.
         sync_active(core)?;
         let bytes = checkpoint.encode();
@@ -106,6 +99,21 @@ impl Checkpoints {
         }
         Ok(())
     }
+}
+
+/// The next checkpoint: what is confirmed by now. Checkpoints are paused.
+pub(crate) fn compose(core: &Core) -> Checkpoint {
+    let newest = core.keeper.checkpoints.newest();
+    let number = newest.map_or(core.recovery.checkpoint, |kept| kept.number) + 1;
+    let mut checkpoint = blank(core.store, number, core.epoch);
+    checkpoint.created_us = core.clock.wall_us();
+    // The list before the ledger: a segment that it calls sealed lies wholly before the head, so
+    // recovery does not have to read it (nothing is sealed while this is paused); one begun
+    // after the list is found by its name.
+    checkpoint.segments = entries(&core.log);
+    core.ledger().capture(&mut checkpoint);
+    checkpoint.next_ids.segment = next_segment(&checkpoint.segments);
+    checkpoint
 }
 
 /// A checkpoint that says nothing yet.
@@ -150,6 +158,7 @@ pub(crate) fn store(storage: &dyn Storage, number: u64, bytes: &[u8]) -> Result<
         .map_err(|source| Error::io(FileOp::SyncDirectory, storage.path(""), source))
 }
 
+/// Makes all that is confirmed durable.
 fn sync_active(core: &Core) -> Result<()> {
     let pipeline = core.pipeline.lock().unwrap_or_else(PoisonError::into_inner);
     let active = pipeline.as_ref().map(Pipeline::active_file);

@@ -7,7 +7,7 @@
 //! pipeline -> append                     begin, complete
 //! pipeline -> dirty list -> queue dirty  begin
 //! pipeline -> ledger -> queue ledger     complete
-//! dispatch -> hands, queue ledger, queue dirty -> dirty list, append
+//! dispatch -> hands -> ledger, queue ledger, queue dirty -> dirty list, append
 //! ```
 
 use std::{

@@ -11,7 +11,8 @@ use std::{
 use fanlog_segment_format::{file_name::FileName, layout::NAME_BYTES_MAX};
 
 use crate::{
-    Config, Error, RecoveryReport, Result, Stats,
+    BackupFiles, BackupProgress, BackupReport, Config, Error, RecoveryReport, Result, Stats,
+    backup,
     browse::Browser,
     check::{self, Progress, Report},
     clock::{Clock, SystemClock},
@@ -319,6 +320,53 @@ impl Engine {
         check::check(&self.owner.core, progress)
     }
 
+    /// Copies the store to the directory `dir`, while it is at work, and returns what it holds: all
+    /// that was confirmed when the call began, acks too. It opens as a store.
+    ///
+    /// Sealed segments are [linked](BackupFiles::Linked) where that can be, which takes hardly any
+    /// time or space; [`backup_with`](Self::backup_with) can be told to copy them. `dir` is made if
+    /// it is not there; else it has to be empty. It is a store only once the call has returned, and
+    /// then durably: after a crash, or an error, remove it and begin again.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Refused`]: the directory is not empty; [`Error::Locked`]: it is in use.
+    /// - [`Error::Io`]: of the source or of the target, whose path it has.
+    /// - [`Error::Closed`], [`Error::Poisoned`]: the engine ended meanwhile.
+    pub fn backup(&self, dir: impl AsRef<Path>) -> Result<BackupReport> {
+        self.backup_with(dir, BackupFiles::default(), &mut |_| {})
+    }
+
+    /// As [`backup`](Self::backup), told what to do with sealed segments, and telling how far it is
+    /// after each segment and each MiB that was copied.
+    ///
+    /// # Errors
+    ///
+    /// As [`backup`](Self::backup).
+    pub fn backup_with(
+        &self,
+        dir: impl AsRef<Path>,
+        files: BackupFiles,
+        progress: &mut dyn FnMut(BackupProgress),
+    ) -> Result<BackupReport> {
+        backup::backup(&self.owner.core, dir.as_ref(), files, progress)
+    }
+
+    /// As [`backup_with`](Self::backup_with), to a storage of the caller's.
+    ///
+    /// # Errors
+    ///
+    /// As [`backup`](Self::backup).
+    #[doc(hidden)]
+    pub fn backup_on(
+        &self,
+        target: &dyn Storage,
+        files: BackupFiles,
+        progress: &mut dyn FnMut(BackupProgress),
+    ) -> Result<BackupReport> {
+        backup::backup_to(&self.owner.core, target, files, progress)
+    }
+
     /// Writes a checkpoint now, so that opening has less of the log to read.
     ///
     /// # Errors
@@ -446,7 +494,8 @@ fn end_unless_full(core: &Core, error: &Error) {
     }
 }
 
-fn lock_error<T>(storage: &dyn Storage, locked: Result<T, LockError>) -> Result<T> {
+/// Says which file of which storage could not be locked.
+pub(crate) fn lock_error<T>(storage: &dyn Storage, locked: Result<T, LockError>) -> Result<T> {
     locked.map_err(|error| {
         let path = storage.path(&FileName::Lock.to_string());
         match error {

@@ -12,6 +12,7 @@ use fanlog_segment_format::SegmentId;
 
 use crate::{
     Error, Result,
+    backup::Copying,
     checkpoint::{Checkpoints, Kept},
     commit::is_out_of_space,
     core::Core,
@@ -31,6 +32,7 @@ const PREPARE_SHARE: u32 = 10;
 pub(crate) struct Keeper {
     pub(crate) checkpoints: Checkpoints,
     pub(crate) retired: Retired,
+    pub(crate) copying: Copying,
     signal: Mutex<bool>,
     wake: Condvar,
     /// When the last checkpoint was written, and the log's end by then.
@@ -51,6 +53,7 @@ impl Keeper {
         Self {
             checkpoints: Checkpoints::new(kept),
             retired: Retired::default(),
+            copying: Copying::default(),
             signal: Mutex::new(false),
             wake: Condvar::new(),
             last: Mutex::new(Last { at: now, log_bytes: 0, batches: 0 }),

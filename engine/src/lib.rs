@@ -10,6 +10,7 @@
 
 mod ack;
 mod append;
+mod backup;
 mod browse;
 pub mod check;
 mod checkpoint;
@@ -40,6 +41,7 @@ pub use fanlog_segment_format::Offset;
 
 pub use crate::{
     ack::Ack,
+    backup::{BackupFiles, BackupProgress, BackupReport},
     browse::{Browsed, Browser},
     config::{Config, Durability, WhenFull},
     deliver::{

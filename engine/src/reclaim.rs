@@ -6,8 +6,9 @@
 //! that it needs.
 //!
 //! M1. Only durable acks count.
-//! M2. A file that a reader maps is not written again: it is removed, and its blocks go when the
-//!     last reader does.
+//! M2. A file that a reader maps, or that has another name, is not written again: it is removed, and
+//!     its blocks go when the last reader, or name, does.
+//! M3. A file that is being copied stays until it is.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -53,7 +54,9 @@ impl Retired {
             did = true;
         }
         let Some(oldest) = core.keeper.checkpoints.oldest_of_two() else { return Ok(did) };
-        let ready = retired.iter().position(|gone| gone.listed_to < oldest);
+        let ready = retired
+            .iter()
+            .position(|gone| gone.listed_to < oldest && !core.keeper.copying.has(&gone.segment));
         let Some(at) = ready else { return Ok(did) };
         give_back(core, Arc::clone(&retired[at].segment))?;
         retired.remove(at);

@@ -6,6 +6,7 @@
 //!
 //! U1. A file bears a segment's name only with its first block blank, or with that segment's header.
 //! U2. A file is renamed, and the directory synced, before it is written under its new name.
+//! U3. A file that has another name, in a backup say, is not written: it is removed.
 
 use std::{
     collections::VecDeque,
@@ -73,6 +74,14 @@ struct State {
     /// The last segment that a file was handed out for: its name is in use.
     taken: SegmentId,
     next_number: u64,
+}
+
+impl State {
+    /// Takes a free file of at least `bytes`.
+    fn take_free(&mut self, bytes: u64) -> Option<FreeFile> {
+        let at = self.free.iter().position(|free| free.bytes >= bytes)?;
+        self.free.remove(at)
+    }
 }
 
 /// Files ready to become segments.
@@ -151,8 +160,10 @@ impl Supply {
             }
             state.free.push_back(FreeFile { number, bytes: named.bytes });
         }
-        let at = state.free.iter().position(|free| free.bytes >= bytes);
-        if let Some(free) = at.and_then(|at| state.free.remove(at)) {
+        while let Some(free) = state.take_free(bytes) {
+            if !is_own(&*core.storage, free)? {
+                continue;
+            }
             let named = name_file(core, free, id);
             if named.is_err() {
                 state.free.push_front(free);
@@ -160,6 +171,7 @@ impl Supply {
             self.count(&state);
             return named;
         }
+        self.count(&state);
         create(core, &segment_name(id), bytes)
     }
 
@@ -178,6 +190,9 @@ impl Supply {
             && next > state.taken
             && let Some(free) = state.free.pop_front()
         {
+            if !is_own(&*core.storage, free)? {
+                return Ok(true);
+            }
             let file = match name_file(core, free, next) {
                 Ok(file) => file,
                 Err(error) => {
@@ -242,7 +257,7 @@ impl Supply {
         let mut state = self.lock();
         // One more than is prepared by itself: a stream that recycles never waits for zeros.
         let wanted = state.free.len() <= core.config.segments_ahead;
-        if bytes != core.config.segment_bytes_max || !wanted {
+        if bytes != core.config.segment_bytes_max || !wanted || is_shared(&*core.storage, name)? {
             return Ok(false);
         }
         let number = state.next_number;
@@ -252,6 +267,22 @@ impl Supply {
         self.count(&state);
         Ok(true)
     }
+}
+
+/// Whether a file has a name elsewhere (U3).
+fn is_shared(storage: &dyn Storage, name: &str) -> Result<bool> {
+    let links = storage.links(name).map_err(path_error(storage, FileOp::Read, name))?;
+    Ok(links > 1)
+}
+
+/// Whether a free file may be written; it is removed if not.
+fn is_own(storage: &dyn Storage, free: FreeFile) -> Result<bool> {
+    let name = FileName::Free(free.number).to_string();
+    if !is_shared(storage, &name)? {
+        return Ok(true);
+    }
+    storage.remove(&name).map_err(path_error(storage, FileOp::Remove, &name))?;
+    Ok(false)
 }
 
 fn segment_name(id: SegmentId) -> String {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use fanlog::storage::{
-    Access, Allocation, Backend, Entry, LockError, Map, MemoryStorage, Purpose, Storage,
+    Access, Allocation, Backend, Entry, LockError, Map, MemoryStorage, Place, Purpose, Storage,
     StorageFile, StorageLock, WriteSync,
 };
 
@@ -106,6 +106,18 @@ impl Storage for GatedStorage {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         self.inner.remove(name)
+    }
+
+    fn link(&self, name: &str, target: &dyn Storage, to: &str) -> io::Result<()> {
+        self.inner.link(name, target, to)
+    }
+
+    fn links(&self, name: &str) -> io::Result<u64> {
+        self.inner.links(name)
+    }
+
+    fn place(&self) -> Place<'_> {
+        self.inner.place()
     }
 
     fn sync_directory(&self) -> io::Result<()> {

@@ -8,6 +8,7 @@
 
 mod ack;
 mod backend;
+mod backup;
 mod close;
 mod damage;
 mod deliver;

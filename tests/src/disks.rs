@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use fanlog::storage::{
-    Access, Allocation, Backend, Entry, LockError, Map, MemoryStorage, Purpose, Storage,
+    Access, Allocation, Backend, Entry, LockError, Map, MemoryStorage, Place, Purpose, Storage,
     StorageFile, StorageLock, WriteSync,
 };
 
@@ -90,6 +90,18 @@ impl Storage for Habits {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         self.inner.remove(name)
+    }
+
+    fn link(&self, name: &str, target: &dyn Storage, to: &str) -> io::Result<()> {
+        self.inner.link(name, target, to)
+    }
+
+    fn links(&self, name: &str) -> io::Result<u64> {
+        self.inner.links(name)
+    }
+
+    fn place(&self) -> Place<'_> {
+        self.inner.place()
     }
 
     fn sync_directory(&self) -> io::Result<()> {

@@ -17,8 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use self::rule::Rules;
 pub use self::rule::{Call, Fault, FaultRule, Times};
 use super::{
-    Access, Allocation, Backend, Entry, LockError, Map, Purpose, Storage, StorageFile, StorageLock,
-    WriteSync,
+    Access, Allocation, Backend, Entry, LockError, Map, Place, Purpose, Storage, StorageFile,
+    StorageLock, WriteSync,
 };
 
 /// A storage around another one, which makes chosen calls fail. A clone shares rules and counters.
@@ -135,6 +135,18 @@ impl Storage for FaultStorage {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         self.call(Call::Remove, &[name], || self.inner.remove(name))
+    }
+
+    fn link(&self, name: &str, target: &dyn Storage, to: &str) -> io::Result<()> {
+        self.call(Call::Link, &[name, to], || self.inner.link(name, target, to))
+    }
+
+    fn links(&self, name: &str) -> io::Result<u64> {
+        self.call(Call::Links, &[name], || self.inner.links(name))
+    }
+
+    fn place(&self) -> Place<'_> {
+        self.inner.place()
     }
 
     fn sync_directory(&self) -> io::Result<()> {

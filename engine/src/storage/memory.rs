@@ -33,7 +33,8 @@ use self::disk::Disk;
 use self::file::MemoryFile;
 pub use self::operation::{Operation, OperationKind};
 use super::{
-    Access, Backend, Entry, LockError, Purpose, Storage, StorageFile, StorageLock, check_name,
+    Access, Backend, Entry, LockError, Place, Purpose, Storage, StorageFile, StorageLock,
+    check_name, no_shared_files,
 };
 
 /// What [`free_bytes`](Storage::free_bytes) says of a disk without a capacity: 1 TiB.
@@ -228,6 +229,26 @@ impl Storage for MemoryStorage {
     fn remove(&self, name: &str) -> io::Result<()> {
         check_name(name)?;
         self.disk().remove(name)
+    }
+
+    fn link(&self, name: &str, target: &dyn Storage, to: &str) -> io::Result<()> {
+        check_name(name)?;
+        check_name(to)?;
+        match target.place() {
+            Place::Memory(other) if Arc::ptr_eq(&self.disk, &other.disk) => {
+                self.disk().link(name, to)
+            }
+            _ => Err(no_shared_files()),
+        }
+    }
+
+    fn links(&self, name: &str) -> io::Result<u64> {
+        check_name(name)?;
+        self.disk().powered()?.links(name)
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place::Memory(self)
     }
 
     fn sync_directory(&self) -> io::Result<()> {

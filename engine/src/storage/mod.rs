@@ -29,6 +29,7 @@ pub mod real;
 
 use std::fmt;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -125,6 +126,16 @@ pub struct Entry {
     pub is_file: bool,
 }
 
+/// Where the files of a storage lie.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Place<'a> {
+    /// In a directory of the file system.
+    Directory(BorrowedFd<'a>),
+    /// On a disk in memory.
+    Memory(&'a MemoryStorage),
+}
+
 /// A flat directory of files.
 ///
 /// Handles are shared between threads; every call is complete in itself. Errors are the system's:
@@ -183,6 +194,28 @@ pub trait Storage: Send + Sync + fmt::Debug {
     ///
     /// `NotFound`; else the system's error.
     fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Gives the file `name` the further name `to` in the directory of `target`, which may be this
+    /// one: the two names share the bytes from here on.
+    ///
+    /// Durable after [`sync_directory`](Self::sync_directory) of `target`. A storage that is open
+    /// for reading can do so too: it changes nothing of the file.
+    ///
+    /// # Errors
+    ///
+    /// `AlreadyExists` if the name is taken; `CrossesDevices` or `Unsupported` where the two
+    /// directories can't share files; else the system's error.
+    fn link(&self, name: &str, target: &dyn Storage, to: &str) -> io::Result<()>;
+
+    /// Returns how many names the file `name` has, in whatever directories.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`; else the system's error.
+    fn links(&self, name: &str) -> io::Result<u64>;
+
+    /// Returns where the files lie, for [`link`](Self::link) to find out whether they can be shared.
+    fn place(&self) -> Place<'_>;
 
     /// Makes every name created, renamed or removed so far durable.
     ///
@@ -330,6 +363,11 @@ fn check_name(name: &str) -> io::Result<()> {
         return Ok(());
     }
     Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} is not a file name")))
+}
+
+/// The error of a link between storages that share no files.
+fn no_shared_files() -> io::Error {
+    io::ErrorKind::CrossesDevices.into()
 }
 
 /// The error for a name that is a link, a directory or a device.

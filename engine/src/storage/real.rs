@@ -4,7 +4,8 @@
 //! directory is moved. In: names. Out: open files. Which backend is used is decided once, when
 //! the store is opened, by `probe`.
 //!
-//! R1. A read-only store changes nothing on disk: no file, no lock file, no probe.
+//! R1. A read-only store changes nothing on disk: no file, no lock file, no probe. A file of it can
+//!     be given a further name elsewhere.
 //! R2. Files are created for their owner alone (0600, the directory 0700), and closed on exec.
 //! R3. The lock file is never removed: two openers could otherwise lock two files of one name.
 //!
@@ -18,6 +19,7 @@ mod probe;
 use std::ffi::OsStr;
 use std::fs::{File, TryLockError};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,8 +29,8 @@ use rustix::io::Errno;
 
 use self::file::RealFile;
 use super::{
-    Access, Backend, BackendChoice, Entry, LockError, Purpose, Storage, StorageFile, StorageLock,
-    check_name, not_a_regular_file,
+    Access, Backend, BackendChoice, Entry, LockError, Place, Purpose, Storage, StorageFile,
+    StorageLock, check_name, no_shared_files, not_a_regular_file,
 };
 
 /// Flags of every open. A FIFO is refused rather than waited for, hence `NONBLOCK`, which means
@@ -196,6 +198,25 @@ impl Storage for RealStorage {
         self.check_writable()?;
         check_name(name)?;
         Ok(rustix::fs::unlinkat(&self.directory, name, AtFlags::empty())?)
+    }
+
+    fn link(&self, name: &str, target: &dyn Storage, to: &str) -> io::Result<()> {
+        check_name(name)?;
+        check_name(to)?;
+        let Place::Directory(directory) = target.place() else { return Err(no_shared_files()) };
+        Ok(rustix::fs::linkat(&self.directory, name, directory, to, AtFlags::empty())?)
+    }
+
+    fn links(&self, name: &str) -> io::Result<u64> {
+        check_name(name)?;
+        let stat = rustix::fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        // Its type depends on the system.
+        #[expect(clippy::useless_conversion, reason = "it is u32 elsewhere")]
+        Ok(u64::from(stat.st_nlink))
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place::Directory(self.directory.as_fd())
     }
 
     fn sync_directory(&self) -> io::Result<()> {

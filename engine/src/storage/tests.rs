@@ -190,6 +190,37 @@ fn a_rename_replaces_and_open_handles_follow_the_file() {
 }
 
 #[test]
+fn a_further_name_shares_the_bytes_and_is_counted() {
+    for_each(|storage| {
+        let file = storage.create("a", Purpose::Plain).unwrap();
+        assert_eq!(storage.links("a").unwrap(), 1);
+        storage.link("a", storage, "b").unwrap();
+        assert_eq!((storage.links("a").unwrap(), storage.links("b").unwrap()), (2, 2));
+        file.write_all_at(0, b"later", WriteSync::None).unwrap();
+        let mut bytes = [0; 5];
+        let other = storage.open("b", Access::Read, Purpose::Plain).unwrap();
+        other.read_exact_at(0, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"later");
+        assert_eq!(kind(storage.link("a", storage, "b")), io::ErrorKind::AlreadyExists);
+        assert_eq!(kind(storage.link("c", storage, "d")), io::ErrorKind::NotFound);
+        assert_eq!(kind(storage.links("c")), io::ErrorKind::NotFound);
+        assert_eq!(kind(storage.link("a", storage, "../d")), io::ErrorKind::InvalidInput);
+        storage.remove("a").unwrap();
+        assert_eq!(storage.links("b").unwrap(), 1);
+        assert_eq!(kind(storage.links("a")), io::ErrorKind::NotFound);
+    });
+}
+
+#[test]
+fn files_are_not_shared_between_disks() {
+    let memory = MemoryStorage::new();
+    drop(memory.create("a", Purpose::Plain).unwrap());
+    for_each(|storage| {
+        assert_eq!(kind(memory.link("a", storage, "z")), io::ErrorKind::CrossesDevices);
+    });
+}
+
+#[test]
 fn handles_and_maps_outlive_the_name() {
     for_each(|storage| {
         let file = storage.create("sealed", Purpose::Log).unwrap();

@@ -21,6 +21,10 @@ pub enum Call {
     Rename,
     /// [`remove`](crate::storage::Storage::remove).
     Remove,
+    /// [`link`](crate::storage::Storage::link).
+    Link,
+    /// [`links`](crate::storage::Storage::links).
+    Links,
     /// [`sync_directory`](crate::storage::Storage::sync_directory).
     SyncDirectory,
     /// [`allocate`](crate::storage::StorageFile::allocate).

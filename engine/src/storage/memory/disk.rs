@@ -175,6 +175,24 @@ impl Disk {
         })
     }
 
+    /// Gives a file a further name.
+    pub(super) fn link(&mut self, name: &str, to: &str) -> io::Result<()> {
+        self.operate(label(OperationKind::Create, to, 0, 0), |disk, _| {
+            let inode = disk.find(name)?;
+            if disk.find(to).is_ok() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            disk.names.create(to, inode);
+            Ok(())
+        })
+    }
+
+    /// How many names the file has.
+    pub(super) fn links(&self, name: &str) -> io::Result<u64> {
+        let inode = self.find(name)?;
+        Ok(self.names.present().values().filter(|&&other| other == inode).count() as u64)
+    }
+
     pub(super) fn sync_directory(&mut self) -> io::Result<()> {
         self.operate(label(OperationKind::SyncDirectory, "", 0, 0), |disk, power| {
             if power == Power::On {

@@ -28,7 +28,8 @@ pub enum OperationKind {
     /// [`sync`](crate::storage::StorageFile::sync) of a file.
     Sync,
     /// [`create`](crate::storage::Storage::create), or the first
-    /// [`lock`](crate::storage::Storage::lock) of a name, which creates its file.
+    /// [`lock`](crate::storage::Storage::lock) of a name, which creates its file, or
+    /// [`link`](crate::storage::Storage::link).
     Create,
     /// [`rename`](crate::storage::Storage::rename).
     Rename,
