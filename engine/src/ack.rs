@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Result, core::Core, queue::Queue};
+use crate::{Result, core::Core, log::Log, queue::Queue};
 
 #[derive(Debug, Default)]
 struct List {
@@ -37,7 +37,7 @@ impl DirtyQueues {
     }
 
     /// Takes the records of every listed queue, appended to `out`, and the commit's number.
-    pub(crate) fn drain(&self, out: &mut Vec<u8>) -> u64 {
+    pub(crate) fn drain(&self, log: &Log, out: &mut Vec<u8>) -> u64 {
         let (queues, commit) = {
             let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
             let commit = list.commit;
@@ -45,7 +45,7 @@ impl DirtyQueues {
             (std::mem::take(&mut list.queues), commit)
         };
         for queue in &queues {
-            queue.drain(out);
+            queue.drain(log, out);
         }
         commit
     }

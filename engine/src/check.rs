@@ -104,6 +104,9 @@ pub(crate) fn check(core: &Arc<Core>, progress: &mut dyn FnMut(Progress)) -> Res
     }
     progress(told);
     check_order(core, &segments, &mut report);
+    for segment in &segments {
+        check_count(core, segment, &mut report)?;
+    }
     let queues: Vec<Arc<Queue>> = core.ledger().queues().cloned().collect();
     for queue in queues {
         report.queues += 1;
@@ -179,11 +182,11 @@ fn check_unsealed(core: &Core, segment: &Arc<Segment>, report: &mut Report) -> R
     Ok(())
 }
 
-/// Segments follow one another without gaps, up to what is visible.
+/// Segments follow one another; between them may stand offsets of messages that are dead.
 fn check_order(core: &Core, segments: &[Arc<Segment>], report: &mut Report) {
     for pair in segments.windows(2) {
         let [before, after] = pair else { continue };
-        if before.end_offset() != Some(after.first_offset()) {
+        if before.end_offset().is_none_or(|end| end > after.first_offset()) {
             report.problems.push(Problem {
                 path: core.storage.path(&after.name),
                 position: 0,
@@ -195,6 +198,23 @@ fn check_order(core: &Core, segments: &[Arc<Segment>], report: &mut Report) {
             });
         }
     }
+}
+
+/// Recounts what is outstanding in a segment by looking at every message in it.
+fn check_count(core: &Core, segment: &Arc<Segment>, report: &mut Report) -> Result<()> {
+    let _settled = core.keeper.settle(core);
+    let compared = core.ledger().miscount(&core.log, segment);
+    if let Some(Some((counted, found))) = note(compared, report)? {
+        report.problems.push(Problem {
+            path: core.storage.path(&segment.name),
+            position: 0,
+            text: format!(
+                "{} outstanding messages are counted, there are {}",
+                counted.messages, found.messages,
+            ),
+        });
+    }
+    Ok(())
 }
 
 /// Recounts a queue by looking at every message that is stored.

@@ -19,6 +19,7 @@ use crate::{
     commit::Pipeline,
     core::Core,
     error::FileOp,
+    ledger::live::SegmentCount,
     log::{Log, segment::Segment},
     storage::{Purpose, Storage, WriteSync},
 };
@@ -107,11 +108,11 @@ pub(crate) fn compose(core: &Core) -> Checkpoint {
     let number = newest.map_or(core.recovery.checkpoint, |kept| kept.number) + 1;
     let mut checkpoint = blank(core.store, number, core.epoch);
     checkpoint.created_us = core.clock.wall_us();
-    // The list before the ledger: a segment that it calls sealed lies wholly before the head, so
-    // recovery does not have to read it (nothing is sealed while this is paused); one begun
-    // after the list is found by its name.
-    checkpoint.segments = entries(&core.log);
-    core.ledger().capture(&mut checkpoint);
+    let counts = core.keeper.capture(core, &mut checkpoint);
+    // The list after the ledger: it has every segment that the ledger counts. One that it calls
+    // sealed lies wholly before the head all the same, so recovery does not have to read it:
+    // nothing is sealed while this is paused.
+    checkpoint.segments = entries(&core.log, &counts);
     checkpoint.next_ids.segment = next_segment(&checkpoint.segments);
     checkpoint
 }
@@ -174,11 +175,13 @@ fn sync_active(core: &Core) -> Result<()> {
 }
 
 /// The segments that the log consists of, as a checkpoint lists them.
-pub(crate) fn entries(log: &Log) -> Vec<SegmentEntry> {
-    log.segments().iter().map(|segment| entry_of(segment)).collect()
+pub(crate) fn entries(log: &Log, counts: &[SegmentCount]) -> Vec<SegmentEntry> {
+    let count_of = |segment: &Segment| counts.iter().rfind(|count| count.id == segment.id());
+    log.segments().iter().map(|segment| entry_of(segment, count_of(segment))).collect()
 }
 
-fn entry_of(segment: &Segment) -> SegmentEntry {
+/// A segment of which nothing is counted was begun after the head: replay counts all of it.
+fn entry_of(segment: &Segment, count: Option<&SegmentCount>) -> SegmentEntry {
     SegmentEntry {
         id: segment.id(),
         covers_to: segment.header.covers_to,
@@ -187,6 +190,9 @@ fn entry_of(segment: &Segment) -> SegmentEntry {
         end_offset: segment.end_offset(),
         file_bytes: segment.header.file_bytes,
         sealed: segment.is_sealed(),
+        outstanding_messages: count.map_or(0, |count| count.outstanding.messages),
+        outstanding_bytes: count.map_or(0, |count| count.outstanding.bytes),
+        uncounted: count.is_some_and(|count| count.uncounted),
     }
 }
 

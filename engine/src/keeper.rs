@@ -4,11 +4,11 @@
 //! checkpoints. It never holds up a publisher: what it has not done yet only costs memory or time.
 
 use std::{
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use fanlog_segment_format::SegmentId;
+use fanlog_segment_format::{SegmentId, checkpoint::Checkpoint};
 
 use crate::{
     Error, Result,
@@ -17,6 +17,7 @@ use crate::{
     commit::is_out_of_space,
     core::Core,
     error::FileOp,
+    ledger::live::SegmentCount,
     log::segment::Segment,
     reclaim::Retired,
     storage::{AlignedBuffer, WriteSync},
@@ -37,6 +38,8 @@ pub(crate) struct Keeper {
     wake: Condvar,
     /// When the last checkpoint was written, and the log's end by then.
     last: Mutex<Last>,
+    /// Held while departures are counted off.
+    settling: Mutex<()>,
     /// Segments whose files are gone, but were held by readers when last looked at.
     pub(crate) held: Mutex<Vec<Arc<Segment>>>,
 }
@@ -57,6 +60,7 @@ impl Keeper {
             signal: Mutex::new(false),
             wake: Condvar::new(),
             last: Mutex::new(Last { at: now, log_bytes: 0, batches: 0 }),
+            settling: Mutex::default(),
             held: Mutex::default(),
         }
     }
@@ -74,6 +78,33 @@ impl Keeper {
             signal = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
         *signal = false;
+    }
+
+    /// Counts off what deleted and purged queues left in the segments, and keeps others from doing so
+    /// while the guard lives: what is counted off is looked up in files that must stand still.
+    pub(crate) fn settle(&self, core: &Core) -> MutexGuard<'_, ()> {
+        let settling = self.settling.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let departures = core.ledger().take_departures();
+            if departures.is_empty() {
+                return settling;
+            }
+            for departure in departures {
+                let counted = departure.count_off(&core.log);
+                core.ledger().count_off(counted);
+            }
+        }
+    }
+
+    /// What a checkpoint holds of the ledger. Its counts have nothing of queues that are gone.
+    pub(crate) fn capture(&self, core: &Core, checkpoint: &mut Checkpoint) -> Vec<SegmentCount> {
+        loop {
+            let _settled = self.settle(core);
+            let ledger = core.ledger();
+            if !ledger.has_departures() {
+                return ledger.capture(checkpoint);
+            }
+        }
     }
 
     /// Whether a checkpoint is due: the log grew enough, or time passed and something changed.

@@ -14,19 +14,31 @@ use fanlog_segment_format::{
 
 use crate::{
     ack::DirtyQueues,
-    deliver::{Dispatch, Sleepers},
+    deliver::{Dispatch, Ready, Sleepers},
     ledger::{
         ack_set::AckBatch,
         queue_ledger::{Amount, QueueLedger},
     },
+    log::Log,
     on_demand::OnDemand,
 };
+
+/// What was acked in one segment.
+#[derive(Debug, Clone, Copy)]
+struct InSegment {
+    /// Where the segment starts.
+    first: Offset,
+    /// Offsets below it, from `first` on, were known to be in it.
+    end: Offset,
+    amount: Amount,
+}
 
 /// What consumers did since the last ack record of the queue.
 #[derive(Debug, Default)]
 pub(crate) struct Dirty {
     acks: AckBatch,
-    amount: Amount,
+    /// In order of offset. An ack record speaks of one segment.
+    amounts: Vec<InSegment>,
     purge: Option<Purge>,
     /// All that was acked or purged, written or not: what the ledger will count as acked.
     settled: Amount,
@@ -142,21 +154,21 @@ impl Queue {
         self.gone.store(true, Ordering::Release);
     }
 
-    /// Takes note of an ack. Returns the number of the commit that will make it durable.
+    /// Takes note of acks. Returns the number of the commit that will make them durable.
     ///
-    /// `from..=offset` holds the message and the offsets before it that are not this queue's.
+    /// `from..=offset` holds a message and the offsets before it that are not this queue's.
     pub(crate) fn ack(
         self: &Arc<Self>,
         list: &DirtyQueues,
-        ranges: impl IntoIterator<Item = (u64, u64)>,
-        amount: Amount,
+        log: &Log,
+        messages: &[Ready],
     ) -> (u64, bool) {
         let mut dirty = self.dirty();
-        for (start, end) in ranges {
-            dirty.acks.insert(start, end);
+        for ready in messages {
+            dirty.acks.insert(ready.from, ready.offset.0 + 1);
+            dirty.note(log, ready.offset, ready.amount());
+            dirty.settled = dirty.settled.plus(ready.amount());
         }
-        dirty.amount = dirty.amount.plus(amount);
-        dirty.settled = dirty.settled.plus(amount);
         self.enlist(dirty, list)
     }
 
@@ -207,18 +219,25 @@ impl Queue {
     }
 
     /// Takes what waits, as control records appended to `out`.
-    pub(crate) fn drain(&self, out: &mut Vec<u8>) {
+    pub(crate) fn drain(&self, log: &Log, out: &mut Vec<u8>) {
         let mut dirty = self.dirty();
         dirty.listed = None;
         if !dirty.acks.is_empty() {
             let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
-            scratch.clear();
-            dirty.acks.encode(&mut scratch);
-            let Amount { messages, bytes } = dirty.amount;
-            let acks = AckBytes(&scratch);
-            Control::Ack { queue: self.id, messages, bytes, acks }.encode(out);
+            let amounts = std::mem::take(&mut dirty.amounts);
+            let mut start = 0;
+            for (at, part) in amounts.iter().enumerate() {
+                let last = at + 1 == amounts.len();
+                // What lies between, and is not this queue's, goes with the later segment.
+                let end = if last { u64::MAX } else { log.bounds_at(part.first).1.0 };
+                scratch.clear();
+                dirty.acks.encode_within(start, end, &mut scratch);
+                let Amount { messages, bytes } = part.amount;
+                let acks = AckBytes(&scratch);
+                Control::Ack { queue: self.id, messages, bytes, acks }.encode(out);
+                start = end;
+            }
             dirty.acks.clear();
-            dirty.amount = Amount::default();
             *scratch = Vec::new();
         }
         if let Some(Purge { to, amount: Amount { messages, bytes }, kept }) = dirty.purge.take() {
@@ -241,6 +260,28 @@ impl Queue {
     pub(crate) fn unwritten(&self) -> Amount {
         let dirty = self.dirty();
         let purged = dirty.purge.as_ref().map_or(Amount::default(), |purge| purge.amount);
-        dirty.amount.plus(purged)
+        dirty.amounts.iter().fold(purged, |sum, part| sum.plus(part.amount))
+    }
+}
+
+impl Dirty {
+    /// Counts an acked message with its segment.
+    fn note(&mut self, log: &Log, offset: Offset, amount: Amount) {
+        let at = self.amounts.partition_point(|part| part.first <= offset);
+        if let Some(part) = at.checked_sub(1).and_then(|at| self.amounts.get_mut(at)) {
+            if offset < part.end {
+                part.amount = part.amount.plus(amount);
+                return;
+            }
+            let (first, end) = log.bounds_at(offset);
+            if first == part.first {
+                // It has grown since.
+                part.end = end;
+                part.amount = part.amount.plus(amount);
+                return;
+            }
+        }
+        let (first, end) = log.bounds_at(offset);
+        self.amounts.insert(at, InSegment { first, end, amount });
     }
 }

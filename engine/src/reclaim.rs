@@ -12,10 +12,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use fanlog_segment_format::Offset;
-
 use crate::{
-    Error, Result, core::Core, deliver::Reader, error::FileOp, log::segment::Segment, queue::Queue,
+    Error, Result, core::Core, error::FileOp, ledger::live::SegmentCount, log::segment::Segment,
 };
 
 #[derive(Debug)]
@@ -50,6 +48,7 @@ impl Retired {
             let _paused = core.keeper.checkpoints.pause();
             let Some(newest) = core.keeper.checkpoints.newest() else { return Ok(did) };
             core.log.retire_segment(&segment);
+            core.ledger().retired(segment.id());
             retired.push(Gone { segment, listed_to: newest.number });
             did = true;
         }
@@ -64,41 +63,16 @@ impl Retired {
     }
 }
 
-/// Sealed segments at the log's start in which nothing is live.
+/// Sealed segments in which nothing is live.
 fn dead(core: &Core) -> Vec<Arc<Segment>> {
-    let segments = core.log.segments();
-    let Some(first) = segments.first().filter(|segment| segment.is_sealed()) else {
-        return Vec::new();
-    };
-    let visible = core.log.visible();
-    let queues: Vec<Arc<Queue>> = core.ledger().queues().cloned().collect();
-    let mut live_from = visible;
-    for queue in queues {
-        // The ledger's lock is taken for moments only: commits want it.
-        if queue.ledger().floor() >= visible || core.ledger().depth(&queue).messages == 0 {
-            continue;
-        }
-        live_from = live_from.min(first_live(core, &queue));
-        if first.end_offset().is_none_or(|end| end > live_from) {
-            return Vec::new();
-        }
-    }
+    drop(core.keeper.settle(core));
+    let counts = core.ledger().counts().to_vec();
+    let mut segments = core.log.segments();
+    segments.retain(|segment| {
+        let count = counts.iter().rfind(|count| count.id == segment.id());
+        segment.is_sealed() && count.is_some_and(SegmentCount::is_dead)
+    });
     segments
-        .into_iter()
-        .take_while(|segment| {
-            segment.is_sealed() && segment.end_offset().is_some_and(|end| end <= live_from)
-        })
-        .collect()
-}
-
-/// The first message of the queue that is not durably acked; its floor where that can't be read.
-fn first_live(core: &Core, queue: &Arc<Queue>) -> Offset {
-    let floor = queue.ledger().floor();
-    match Reader::new(queue).peek(core, queue) {
-        Ok(Some(offset)) => offset,
-        Ok(None) => core.log.visible(),
-        Err(_) => floor,
-    }
 }
 
 /// Recycles or removes the file of a segment that nothing needs.

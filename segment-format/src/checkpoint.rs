@@ -20,6 +20,10 @@ const FLAG_ENDED: u8 = 1;
 const FLAG_END: u32 = 1;
 /// Set in a segment that has a footer.
 const FLAG_SEALED: u32 = 1 << 1;
+/// Set in a segment whose outstanding messages are not known exactly.
+const FLAG_UNCOUNTED: u32 = 1 << 2;
+/// Set in a part whose amount is what is left.
+const FLAG_LEFT: u8 = 1;
 
 /// The state of a store at a position of its log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -156,6 +160,22 @@ pub struct QueueEntry {
     pub bases: Vec<BaseEntry>,
     /// (offset, how often handed out), for single messages.
     pub counts: Vec<(u64, u32)>,
+    /// What it has acked of the segments that it is partly through, in order of offset.
+    pub parts: Vec<PartEntry>,
+}
+
+/// How far a queue is through one segment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PartEntry {
+    /// The first offset that the segment stands for.
+    pub first_offset: Offset,
+    /// The amount is what is left there unacked; else it is what the queue has acked of what the
+    /// segment's file holds for it.
+    pub left: bool,
+    /// How many messages.
+    pub messages: u64,
+    /// Their payload bytes.
+    pub bytes: u64,
 }
 
 /// A membership of a queue in a group.
@@ -197,4 +217,10 @@ pub struct SegmentEntry {
     pub file_bytes: u64,
     /// It has a footer.
     pub sealed: bool,
+    /// For each queue, how many messages here were routed to it and not acked: the sum over all.
+    pub outstanding_messages: u64,
+    /// Their payload bytes.
+    pub outstanding_bytes: u64,
+    /// That sum is not exact: it says nothing.
+    pub uncounted: bool,
 }

@@ -469,7 +469,7 @@ fn unknown_files_are_left_alone_and_named() {
 #[test]
 fn left_over_temporary_files_are_removed() {
     let machine = sealed_store(100);
-    let leftovers = ["00000099.ckpt.tmp", "00000099.seg.tmp", "probe-7-7.tmp"];
+    let leftovers = ["00000099.ckpt.tmp", "00000099.1.seg.tmp", "probe-7-7.tmp"];
     for name in leftovers {
         machine.disk.write_file(name, b"half").unwrap();
     }

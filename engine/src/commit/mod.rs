@@ -225,7 +225,7 @@ fn take(core: &Core, pipeline: &mut Pipeline, now: Duration) -> Option<Held> {
     drop(state);
     // The append lock is not held: queues are locked while theirs are drained.
     if pipeline.acks.is_empty() && !core.dirty.is_empty() {
-        pipeline.acks_commit = Some(core.dirty.drain(&mut pipeline.acks));
+        pipeline.acks_commit = Some(core.dirty.drain(&core.log, &mut pipeline.acks));
     }
     let sync_due = pipeline.due(core).is_some_and(|due| due <= now);
     let mut state = core.append.lock();

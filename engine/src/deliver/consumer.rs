@@ -16,7 +16,6 @@ use crate::{
     Ack, Error, Result,
     confirm::{deadline_after, instant_now},
     core::Core,
-    ledger::queue_ledger::Amount,
     queue::Queue,
 };
 
@@ -81,14 +80,12 @@ impl ConsumerShared {
     /// Tells the queue of what was taken from the hand, which is given back after that: at no
     /// moment is a message in neither (D4).
     fn acked(&self, hand: MutexGuard<'_, Hand>, settled: &[Ready]) -> Ack {
-        let amount = settled.iter().fold(Amount::default(), |sum, ready| sum.plus(ready.amount()));
-        if amount.messages == 0 {
+        if settled.is_empty() {
             return Ack::new(Arc::clone(&self.core), None);
         }
-        let ranges = settled.iter().map(|ready| (ready.from, ready.offset.0 + 1));
-        let (commit, first) = self.queue.ack(&self.core.dirty, ranges, amount);
+        let (commit, first) = self.queue.ack(&self.core.dirty, &self.core.log, settled);
         drop(hand);
-        self.core.stats.acked(amount.messages);
+        self.core.stats.acked(settled.len() as u64);
         if first {
             self.core.acks_wait();
         }

@@ -127,27 +127,33 @@ impl AckSet {
         encode::encode_runs(self.runs(), out);
     }
 
-    /// Acks all that stored acks name.
+    /// Acks all that stored acks name. Returns one past the last offset of it, 0 if it is nothing.
     ///
     /// # Errors
     ///
     /// The first item that does not decode; what stood before it is acked.
-    pub(crate) fn apply(&mut self, acks: AckBytes<'_>) -> Result<(), DecodeError> {
+    pub(crate) fn apply(&mut self, acks: AckBytes<'_>) -> Result<u64, DecodeError> {
+        let mut last = 0;
         for item in acks.items() {
             match item? {
-                AckItem::Run { start, end } => self.insert(start, end),
+                AckItem::Run { start, end } => {
+                    self.insert(start, end);
+                    last = end;
+                }
                 AckItem::Bits { page, words } if page > page_of(self.floor) => {
                     self.pages.insert_words(page, &words);
+                    last = page_start(page) + Bitmap::of_words(&words).end() as u64;
                 }
                 AckItem::Bits { page, words } => {
                     let base = page_start(page);
                     for (start, end) in Bitmap::of_words(&words).runs() {
                         self.insert(base + start as u64, base + end as u64);
+                        last = base + end as u64;
                     }
                 }
             }
         }
-        Ok(())
+        Ok(last)
     }
 
     /// Forgets everything at or past `end`, the floor included; returns whether anything was acked

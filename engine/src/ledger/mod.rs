@@ -8,19 +8,26 @@
 //! G1. Batches are applied in the order of their numbers, each once.
 //! G2. Nothing is applied before it is confirmed.
 //! G3. Within a batch, records that change membership are applied before its messages are counted.
+//! G4. Every queue that has a membership in a group, also one that has ended, is among its holders.
 
 pub(crate) mod ack_set;
+mod convert;
+pub(crate) mod count;
+mod departure;
+pub(crate) mod live;
 pub(crate) mod queue_ledger;
+mod recount;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
 use fanlog_segment_format::{
-    BatchNumber, DecodeError, ExchangeId, GroupId, Offset, QueueId, RouteId,
+    BatchNumber, DecodeError, ExchangeId, GroupId, Offset, QueueId, RouteId, SegmentId,
+    ack::AckBytes,
     checkpoint::{
         BaseEntry, Checkpoint, ExchangeEntry, GroupEntry, LogHead, MemberEntry, NextIds,
         QueueEntry, RouteEntry,
@@ -30,7 +37,9 @@ use fanlog_segment_format::{
 
 use self::{
     ack_set::AckSet,
-    queue_ledger::{Amount, QueueLedger},
+    departure::Departure,
+    live::{Live, SegmentCount},
+    queue_ledger::{Amount, Part, QueueLedger},
 };
 use crate::{
     log::{Log, index::BatchIndex},
@@ -41,6 +50,8 @@ use crate::{
 struct Route {
     groups: Arc<[GroupId]>,
     counted: Amount,
+    /// Queues that get what is published to it now.
+    queues: u64,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +81,10 @@ pub(crate) struct Ledger {
     routes: HashMap<RouteId, Route>,
     queues: HashMap<QueueId, Arc<Queue>>,
     next: NextIds,
+    live: Live,
+    /// Queues by the groups that they are, or were, members of (G4).
+    holders: HashMap<GroupId, HashSet<QueueId>>,
+    departures: Vec<Departure>,
 }
 
 impl Ledger {
@@ -82,6 +97,9 @@ impl Ledger {
             routes: HashMap::new(),
             queues: HashMap::new(),
             next: checkpoint.next_ids,
+            live: Live::from_entries(&checkpoint.segments),
+            holders: HashMap::new(),
+            departures: Vec::new(),
         };
         for entry in &checkpoint.groups {
             let group = Group { entry: Some(entry.clone()), routes: Vec::new() };
@@ -97,9 +115,82 @@ impl Ledger {
         for entry in &checkpoint.queues {
             let queue = Queue::from_entry(entry, queue_of(entry)?);
             ledger.groups.entry(entry.group).or_default();
+            for member in &entry.members {
+                ledger.holders.entry(member.group).or_default().insert(entry.id);
+            }
             ledger.queues.insert(entry.id, Arc::new(queue));
         }
+        let routes: Vec<RouteId> = ledger.routes.keys().copied().collect();
+        for route in routes {
+            let groups = ledger.routes.get(&route).map(|route| Arc::clone(&route.groups));
+            let queues = ledger.members_of(groups.as_deref().unwrap_or_default());
+            if let Some(route) = ledger.routes.get_mut(&route) {
+                route.queues = queues;
+            }
+        }
         Ok(ledger)
+    }
+
+    /// Queues that a message with these groups goes to now.
+    fn members_of(&self, groups: &[GroupId]) -> u64 {
+        let member = |queue: &&Arc<Queue>| {
+            let state = queue.ledger();
+            groups.iter().any(|&group| state.is_member(group))
+        };
+        self.holders_of(groups).iter().filter(member).count() as u64
+    }
+
+    /// Queues that messages with these groups went to, now or before, each once.
+    pub(crate) fn holders_of(&self, groups: &[GroupId]) -> Vec<Arc<Queue>> {
+        let mut ids: Vec<QueueId> =
+            groups.iter().filter_map(|group| self.holders.get(group)).flatten().copied().collect();
+        if groups.len() > 1 {
+            ids.sort_unstable();
+            ids.dedup();
+        }
+        ids.iter().filter_map(|id| self.queues.get(id)).cloned().collect()
+    }
+
+    /// What is outstanding in each segment, in the order of the log.
+    pub(crate) fn counts(&self) -> &[SegmentCount] {
+        self.live.all()
+    }
+
+    /// Forgets the count of a segment that was taken out of the log.
+    pub(crate) fn retired(&mut self, id: SegmentId) {
+        self.live.remove(id);
+    }
+
+    /// Takes what deleted and purged queues left, to be counted off.
+    pub(crate) fn take_departures(&mut self) -> Vec<Departure> {
+        std::mem::take(&mut self.departures)
+    }
+
+    /// Counts off all that waits for it, where nobody else has the ledger yet.
+    pub(crate) fn settle(&mut self, log: &Log) {
+        for departure in self.take_departures() {
+            let counted = departure.count_off(log);
+            self.count_off(counted);
+        }
+    }
+
+    /// Whether something waits to be counted off.
+    pub(crate) fn has_departures(&self) -> bool {
+        !self.departures.is_empty()
+    }
+
+    /// Counts off what a departure left in each segment.
+    pub(crate) fn count_off(&mut self, counted: Vec<(SegmentId, Option<Amount>)>) {
+        for (id, amount) in counted {
+            let Some(count) = self.live.of_mut(id) else { continue };
+            match amount {
+                Some(amount) => {
+                    let first = count.first;
+                    self.live.less(first, amount);
+                }
+                None => count.uncounted = true,
+            }
+        }
     }
 
     pub(crate) fn queue(&self, id: QueueId) -> Option<Arc<Queue>> {
@@ -124,14 +215,16 @@ impl Ledger {
     ) -> Result<Effects, DecodeError> {
         assert_eq!(index.number, self.head.next_batch, "G1: batches are applied in order");
         let mut effects = Effects::default();
+        self.live.begin(index.segment, index.first_offset);
         for &position in &*index.controls {
             let (control, _) = Control::decode(&batch[position as usize..])?;
-            self.apply_control(index.number, &control, log, &mut effects)?;
+            self.apply_control(index, &control, log, &mut effects)?;
         }
         for count in index.routes() {
             if let Some(route) = self.routes.get_mut(&count.route) {
-                let messages = u64::from(count.messages);
-                route.counted = route.counted.plus(Amount { messages, bytes: count.bytes });
+                let amount = Amount { messages: count.messages.into(), bytes: count.bytes };
+                route.counted = route.counted.plus(amount);
+                self.live.add(amount, route.queues);
             }
         }
         self.head.next_batch = BatchNumber(index.number.0 + 1);
@@ -144,11 +237,12 @@ impl Ledger {
 
     fn apply_control(
         &mut self,
-        number: BatchNumber,
+        index: &BatchIndex,
         control: &Control<'_>,
         log: &Log,
         effects: &mut Effects,
     ) -> Result<(), DecodeError> {
+        let number = index.number;
         match *control {
             Control::RouteDefine { route, ref groups } => {
                 self.next.route = self.next.route.max(route.0 + 1);
@@ -169,11 +263,15 @@ impl Ledger {
                 self.next.queue = self.next.queue.max(id.0 + 1);
                 self.next.group = self.next.group.max(group.0 + 1);
                 let state = QueueLedger::new(number, from, group);
-                self.groups.entry(group).or_default();
+                self.holders.entry(group).or_default().insert(id);
+                for route in self.groups.entry(group).or_default().routes.clone() {
+                    self.gains(route, 1);
+                }
                 self.queues.insert(id, Arc::new(Queue::new(id, group, name, state)));
             }
             Control::QueueDelete { queue } => {
                 if let Some(queue) = self.queues.remove(&queue) {
+                    self.depart(&queue, index.first_offset);
                     self.groups.remove(&queue.group);
                     effects.deleted.push(queue);
                 }
@@ -192,13 +290,13 @@ impl Ledger {
             }
             Control::Unbind { group, queue, to } => self.unbind(group, queue, to),
             Control::Ack { queue, messages, bytes, acks } => {
-                if let Some(queue) = self.due(queue, number) {
-                    queue.ledger().ack(Amount { messages, bytes }, acks)?;
+                if let Some(queue) = self.due(queue, number).cloned() {
+                    self.acked(&queue, Amount { messages, bytes }, acks)?;
                 }
             }
             Control::Purge { queue, to, messages, bytes, kept } => {
-                if let Some(queue) = self.due(queue, number) {
-                    queue.ledger().purge(to, Amount { messages, bytes }, kept)?;
+                if let Some(queue) = self.due(queue, number).cloned() {
+                    self.purged(&queue, to, Amount { messages, bytes }, kept, log)?;
                 }
             }
             Control::DeliveryMark { queue, offset } => {
@@ -232,50 +330,157 @@ impl Ledger {
             }
         }
         log.define_route(route, Arc::clone(&groups));
-        self.routes.insert(route, Route { groups, counted: Amount::default() });
+        let queues = self.members_of(&groups);
+        self.routes.insert(route, Route { groups, counted: Amount::default(), queues });
+    }
+
+    /// More, or fewer, queues get what is published to a route.
+    fn gains(&mut self, route: RouteId, queues: i64) {
+        if let Some(route) = self.routes.get_mut(&route) {
+            route.queues = route.queues.saturating_add_signed(queues);
+        }
+    }
+
+    /// The routes through a group.
+    fn routes_through(&self, group: GroupId) -> Vec<RouteId> {
+        self.groups.get(&group).map_or_else(Vec::new, |group| group.routes.clone())
     }
 
     /// Makes a queue a member: what its routes counted so far is not for it.
     fn bind(&mut self, group: GroupId, queue: QueueId, from: Offset) {
-        let Some(queue) = self.queues.get(&queue) else { return };
+        let Some(queue) = self.queues.get(&queue).cloned() else { return };
         let mut state = queue.ledger();
         if state.is_member(group) {
             return;
         }
-        for route in self.groups.get(&group).map_or(&[][..], |group| &group.routes) {
-            let Some(found) = self.routes.get(route) else { continue };
-            let joined = found.groups.iter().any(|&group| state.is_member(group));
-            if !joined && found.counted != Amount::default() {
+        for route in self.routes_through(group) {
+            let Some(found) = self.routes.get_mut(&route) else { continue };
+            if found.groups.iter().any(|&group| state.is_member(group)) {
+                continue;
+            }
+            found.queues += 1;
+            if found.counted != Amount::default() {
                 let Amount { messages, bytes } = found.counted;
-                state.bases.push(BaseEntry { route: *route, messages, bytes });
+                state.bases.push(BaseEntry { route, messages, bytes });
             }
         }
         state.members.push(MemberEntry { group, from, to: None });
+        self.holders.entry(group).or_default().insert(queue.id);
     }
 
     /// Ends a membership: what its routes counted while it lasted stays the queue's.
     fn unbind(&mut self, group: GroupId, queue: QueueId, to: Offset) {
-        let Some(queue) = self.queues.get(&queue) else { return };
+        let Some(queue) = self.queues.get(&queue).cloned() else { return };
         let mut state = queue.ledger();
+        if !state.is_member(group) {
+            return;
+        }
         for member in &mut state.members {
             if member.group == group && member.to.is_none() {
                 member.to = Some(to);
             }
         }
-        for route in self.groups.get(&group).map_or(&[][..], |group| &group.routes) {
-            let Some(found) = self.routes.get(route) else { continue };
+        for route in self.routes_through(group) {
+            let Some(found) = self.routes.get_mut(&route) else { continue };
             if !found.groups.iter().any(|&group| state.is_member(group)) {
-                let since = found.counted.less(state.base(*route));
+                found.queues = found.queues.saturating_sub(1);
+                let since = found.counted.less(state.base(route));
                 state.left = state.left.plus(since);
-                state.bases.retain(|base| base.route != *route);
+                state.bases.retain(|base| base.route != route);
             }
         }
         // A membership that saw no message needs no memory.
         state.members.retain(|member| member.to.is_none_or(|to| to > member.from));
+        if !state.members.iter().any(|member| member.group == group) {
+            self.no_longer_held(group, queue.id);
+        }
     }
 
-    /// What the queue was sent and has not durably acked.
-    pub(crate) fn depth(&self, queue: &Queue) -> Amount {
+    fn no_longer_held(&mut self, group: GroupId, queue: QueueId) {
+        if let Some(holders) = self.holders.get_mut(&group) {
+            holders.remove(&queue);
+            if holders.is_empty() {
+                self.holders.remove(&group);
+            }
+        }
+    }
+
+    /// Takes note of an ack record: all that it acks lies in the segment of its last offset.
+    fn acked(
+        &mut self,
+        queue: &Queue,
+        amount: Amount,
+        acks: AckBytes<'_>,
+    ) -> Result<(), DecodeError> {
+        let mut state = queue.ledger();
+        let end = state.ack(amount, acks)?;
+        let first = self.live.first_at(Offset(end.saturating_sub(1)));
+        state.part_acked(first, amount);
+        self.live.less(first, amount);
+        let floor = state.floor();
+        let gone = state.forget_before(self.live.first_at(floor));
+        drop(state);
+        for group in gone {
+            self.no_longer_held(group, queue.id);
+        }
+        Ok(())
+    }
+
+    /// Takes note that everything of a queue before `to` was dropped, but what is `kept`.
+    fn purged(
+        &mut self,
+        queue: &Queue,
+        to: Offset,
+        amount: Amount,
+        kept: AckBytes<'_>,
+        log: &Log,
+    ) -> Result<(), DecodeError> {
+        let mut state = queue.ledger();
+        let mut set = AckSet::new(0);
+        set.apply(kept)?;
+        let runs = std::iter::once((0, set.floor())).chain(set.runs());
+        let kept: Vec<u64> = runs
+            .flat_map(|(start, end)| start..end.min(to.0))
+            .filter(|&offset| !state.acks.contains(offset))
+            .collect();
+        let departure = Departure::of(&state, to, kept);
+        for (first, how) in departure.parts_left(log) {
+            match how {
+                Some(how) => state.set_part(first, how),
+                None => self.live.mark_uncounted_at(first),
+            }
+        }
+        state.purge(to, amount, departure.kept());
+        self.departures.push(departure);
+        let floor = state.floor();
+        let gone = state.forget_before(self.live.first_at(floor));
+        drop(state);
+        for group in gone {
+            self.no_longer_held(group, queue.id);
+        }
+        Ok(())
+    }
+
+    /// A queue is gone: its memberships end, and nothing of it before `to` is wanted any more.
+    fn depart(&mut self, queue: &Queue, to: Offset) {
+        let state = queue.ledger();
+        let mut left: Vec<RouteId> = Vec::new();
+        for group in state.groups() {
+            left.extend(self.groups.get(&group).into_iter().flat_map(|group| &group.routes));
+        }
+        left.sort_unstable();
+        left.dedup();
+        for route in left {
+            self.gains(route, -1);
+        }
+        for member in &state.members {
+            self.no_longer_held(member.group, queue.id);
+        }
+        self.departures.push(Departure::of(&state, to, Vec::new()));
+    }
+
+    /// What the queue was sent since it was declared.
+    fn sent(&self, queue: &Queue) -> Amount {
         let state = queue.ledger();
         let mut routes: Vec<RouteId> = Vec::new();
         for group in state.groups() {
@@ -283,17 +488,23 @@ impl Ledger {
         }
         routes.sort_unstable();
         routes.dedup();
-        let sent = routes.iter().fold(state.left, |sum, route| {
+        routes.iter().fold(state.left, |sum, route| {
             let counted = self.routes.get(route).map_or(Amount::default(), |route| route.counted);
             sum.plus(counted.less(state.base(*route)))
-        });
-        let depth = sent.less(state.acked);
+        })
+    }
+
+    /// What the queue was sent and has not durably acked.
+    pub(crate) fn depth(&self, queue: &Queue) -> Amount {
+        let sent = self.sent(queue);
+        let depth = sent.less(queue.ledger().acked);
         // The size of a message whose bytes are damaged is not known, so its ack counts none.
         if depth.messages == 0 { Amount::default() } else { depth }
     }
 
-    /// Everything that a checkpoint holds of the ledger.
-    pub(crate) fn capture(&self, checkpoint: &mut Checkpoint) {
+    /// Everything that a checkpoint holds of the ledger, and the counts of its segments.
+    pub(crate) fn capture(&self, checkpoint: &mut Checkpoint) -> Vec<SegmentCount> {
+        debug_assert!(self.departures.is_empty(), "what they left is counted off first");
         checkpoint.head = self.head;
         checkpoint.next_ids = self.next;
         checkpoint.exchanges = self.exchanges.values().cloned().collect();
@@ -313,6 +524,7 @@ impl Ledger {
         let applied = self.head.next_batch;
         checkpoint.queues = self.queues.values().map(|queue| entry_of(queue, applied)).collect();
         checkpoint.queues.sort_by_key(|entry| entry.id);
+        self.live.all().to_vec()
     }
 
     /// Forgets what the queues' state says of offsets that recovery did not find. Returns how many
@@ -348,6 +560,7 @@ fn entry_of(queue: &Queue, applied: BatchNumber) -> QueueEntry {
         members: state.members.clone(),
         bases: state.bases.clone(),
         counts: Vec::new(),
+        parts: state.parts.iter().map(Part::entry).collect(),
     }
 }
 
@@ -362,5 +575,6 @@ fn queue_of(entry: &QueueEntry) -> Result<QueueLedger, DecodeError> {
         left: Amount { messages: entry.left_messages, bytes: entry.left_bytes },
         members: entry.members.clone(),
         bases: entry.bases.clone(),
+        parts: entry.parts.iter().map(Part::of_entry).collect(),
     })
 }

@@ -3,11 +3,13 @@
 //! Q1. It changes only by control records that are confirmed, in their order: so at any moment it
 //!     is what a replay of the log up to there would make.
 //! Q2. Depth is arithmetic: what its routes counted since it joined, less what was acked.
+//! Q3. It has a part for every segment that ends above its floor and in which it has acked anything.
+//!     Where it has none, all that was routed to it in that segment is outstanding.
 
 use fanlog_segment_format::{
     BatchNumber, DecodeError, GroupId, Offset, RouteId,
     ack::AckBytes,
-    checkpoint::{BaseEntry, MemberEntry},
+    checkpoint::{BaseEntry, MemberEntry, PartEntry},
 };
 
 use super::ack_set::AckSet;
@@ -24,12 +26,50 @@ impl Amount {
         Self { messages: self.messages + other.messages, bytes: self.bytes + other.bytes }
     }
 
+    pub(crate) fn times(self, times: u64) -> Self {
+        Self { messages: self.messages * times, bytes: self.bytes.saturating_mul(times) }
+    }
+
     /// Less `other`; never below zero, so that a damaged count can't panic.
     pub(crate) fn less(self, other: Self) -> Self {
         Self {
             messages: self.messages.saturating_sub(other.messages),
             bytes: self.bytes.saturating_sub(other.bytes),
         }
+    }
+}
+
+/// How far a queue is through one segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// Where the segment starts.
+    pub(crate) first: Offset,
+    pub(crate) how: How,
+}
+
+/// What a part says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    /// So much is acked of what the segment's file holds for the queue.
+    Acked(Amount),
+    /// So much is left. The form that outlives the rewriting of the file.
+    Left(Amount),
+}
+
+impl Part {
+    pub(crate) fn of_entry(entry: &PartEntry) -> Self {
+        let amount = Amount { messages: entry.messages, bytes: entry.bytes };
+        let how = if entry.left { How::Left(amount) } else { How::Acked(amount) };
+        Self { first: entry.first_offset, how }
+    }
+
+    pub(crate) fn entry(&self) -> PartEntry {
+        let (left, amount) = match self.how {
+            How::Acked(amount) => (false, amount),
+            How::Left(amount) => (true, amount),
+        };
+        let Amount { messages, bytes } = amount;
+        PartEntry { first_offset: self.first, left, messages, bytes }
     }
 }
 
@@ -47,6 +87,8 @@ pub(crate) struct QueueLedger {
     pub(crate) members: Vec<MemberEntry>,
     /// Counts of its routes when it joined them, where they were not zero.
     pub(crate) bases: Vec<BaseEntry>,
+    /// In order of offset (Q3).
+    pub(crate) parts: Vec<Part>,
 }
 
 impl QueueLedger {
@@ -59,6 +101,7 @@ impl QueueLedger {
             left: Amount::default(),
             members: vec![MemberEntry { group, from, to: None }],
             bases: Vec::new(),
+            parts: Vec::new(),
         }
     }
 
@@ -83,46 +126,74 @@ impl QueueLedger {
         self.members.iter().filter(|member| member.to.is_none()).map(|member| member.group)
     }
 
-    /// Takes note of an ack record.
+    /// Takes note of an ack record. Returns one past the last offset that it acks.
     ///
     /// # Errors
     ///
     /// If the record's set does not decode.
-    pub(crate) fn ack(&mut self, amount: Amount, acks: AckBytes<'_>) -> Result<(), DecodeError> {
-        self.acks.apply(acks)?;
+    pub(crate) fn ack(&mut self, amount: Amount, acks: AckBytes<'_>) -> Result<u64, DecodeError> {
+        let end = self.acks.apply(acks)?;
         self.acked = self.acked.plus(amount);
-        self.forget_left();
-        Ok(())
+        Ok(end)
     }
 
-    /// Takes note that everything below `to` was dropped, but what is `kept`.
-    ///
-    /// # Errors
-    ///
-    /// If the set of what is kept does not decode; nothing is dropped then.
-    pub(crate) fn purge(
-        &mut self,
-        to: Offset,
-        amount: Amount,
-        kept: AckBytes<'_>,
-    ) -> Result<(), DecodeError> {
-        let mut set = AckSet::new(0);
-        set.apply(kept)?;
+    /// Takes note that so much was acked in the segment that starts at `first`.
+    pub(crate) fn part_acked(&mut self, first: Offset, amount: Amount) {
+        if amount == Amount::default() {
+            return;
+        }
+        let at = self.parts.partition_point(|part| part.first < first);
+        match self.parts.get_mut(at).filter(|part| part.first == first) {
+            Some(Part { how: How::Acked(acked), .. }) => *acked = acked.plus(amount),
+            Some(Part { how: How::Left(left), .. }) => *left = left.less(amount),
+            None => self.parts.insert(at, Part { first, how: How::Acked(amount) }),
+        }
+    }
+
+    /// Says how far the queue is through the segment that starts at `first`.
+    pub(crate) fn set_part(&mut self, first: Offset, how: How) {
+        let at = self.parts.partition_point(|part| part.first < first);
+        match self.parts.get_mut(at).filter(|part| part.first == first) {
+            Some(part) => part.how = how,
+            None => self.parts.insert(at, Part { first, how }),
+        }
+    }
+
+    /// What the queue has of the segment that starts at `first`, if it is partly through it.
+    pub(crate) fn part(&self, first: Offset) -> Option<How> {
+        let at = self.parts.binary_search_by_key(&first, |part| part.first).ok()?;
+        self.parts.get(at).map(|part| part.how)
+    }
+
+    /// Takes note that everything below `to` was dropped, but what is `kept`, increasing.
+    pub(crate) fn purge(&mut self, to: Offset, amount: Amount, kept: &[u64]) {
         let mut from = self.acks.floor();
-        for (start, end) in std::iter::once((0, set.floor())).chain(set.runs()) {
-            self.acks.insert(from, start.min(to.0));
-            from = from.max(end);
+        for &offset in kept {
+            self.acks.insert(from, offset);
+            from = from.max(offset + 1);
         }
         self.acks.insert(from, to.0);
         self.acked = self.acked.plus(amount);
-        self.forget_left();
-        Ok(())
     }
 
-    /// Memberships that ended below the floor have no message left that could be delivered.
-    fn forget_left(&mut self) {
-        let floor = self.floor();
-        self.members.retain(|member| member.to.is_none_or(|to| to > floor));
+    /// Forgets what lies wholly before `first`, where the segment of the floor starts. Memberships
+    /// that ended there have no message left that could be delivered or counted. Returns the groups
+    /// of those.
+    pub(crate) fn forget_before(&mut self, first: Offset) -> Vec<GroupId> {
+        let passed = self.parts.partition_point(|part| part.first < first);
+        self.parts.drain(..passed);
+        let mut left = Vec::new();
+        if self.members.iter().any(|member| member.to.is_some_and(|to| to <= first)) {
+            self.members.retain(|member| {
+                let keep = member.to.is_none_or(|to| to > first);
+                if !keep {
+                    left.push(member.group);
+                }
+                keep
+            });
+            left.retain(|group| !self.members.iter().any(|member| member.group == *group));
+        }
+        left
     }
 
     pub(crate) fn base(&self, route: RouteId) -> Amount {
@@ -135,5 +206,6 @@ impl QueueLedger {
         self.acks.heap_bytes()
             + self.members.capacity() * size_of::<MemberEntry>()
             + self.bases.capacity() * size_of::<BaseEntry>()
+            + self.parts.capacity() * size_of::<Part>()
     }
 }

@@ -108,3 +108,104 @@ fn a_deleted_queue_is_gone_and_its_name_can_be_used_again() {
     assert_eq!(depth(&engine, "early"), (1, 2));
     recounted(&engine);
 }
+
+/// An engine of small segments, two queues bound to one exchange.
+fn two_queues(storage: &MemoryStorage) -> Engine {
+    let config = Config { stepped: true, segment_bytes_max: 64 << 10, ..Config::default() };
+    let engine =
+        Engine::open_on(Arc::new(storage.clone()), Arc::new(ManualClock::new()), config).unwrap();
+    engine
+        .change(&[
+            Change::DeclareExchange { name: "f", kind: ExchangeKind::Fanout },
+            Change::DeclareQueue { name: "a" },
+            Change::DeclareQueue { name: "b" },
+            Change::Bind { queue: "a", exchange: "f", routing_key: "" },
+            Change::Bind { queue: "b", exchange: "f", routing_key: "" },
+        ])
+        .unwrap();
+    engine
+}
+
+/// Does all of the background's work.
+fn settle(engine: &Engine) {
+    while engine.step().unwrap() {}
+}
+
+/// Acks every message of the queue for whose number `which` says so, all in one commit.
+fn ack(engine: &Engine, queue: &str, which: impl Fn(usize) -> bool) {
+    let options = ConsumerOptions { prefetch: 60_000, ..ConsumerOptions::default() };
+    let consumer = engine.consume(queue, options).unwrap();
+    let mut kept = Vec::new();
+    let mut number = 0;
+    loop {
+        match consumer.try_recv().unwrap() {
+            Some(delivery) if which(number) => drop(delivery.ack().unwrap()),
+            Some(delivery) => kept.push(delivery),
+            // It may wait for a lease.
+            None if engine.step_commit() => continue,
+            None => break,
+        }
+        number += 1;
+    }
+}
+
+#[test]
+fn acks_written_together_are_counted_in_the_segments_of_their_messages() {
+    let storage = MemoryStorage::new();
+    let engine = two_queues(&storage);
+    (0..200).for_each(|_| publish(&engine, "f", "", &[1; 1000]));
+    settle(&engine);
+    assert!(engine.stats().segments > 3);
+    ack(&engine, "a", |number| number % 3 == 0);
+    engine.checkpoint().unwrap();
+    ack(&engine, "b", |number| number % 7 != 0);
+    recounted(&engine);
+    let again = engine_on(&storage.crash_image(1, CrashMode::LoseUnsynced));
+    recounted(&again);
+}
+
+#[test]
+fn a_deleted_queue_is_counted_off_where_it_had_begun_and_where_it_had_not() {
+    let storage = MemoryStorage::new();
+    let engine = two_queues(&storage);
+    (0..200).for_each(|_| publish(&engine, "f", "", &[1; 1000]));
+    engine.unbind("b", "f", "").unwrap();
+    (0..50).for_each(|_| publish(&engine, "f", "", &[1; 1000]));
+    settle(&engine);
+    ack(&engine, "b", |number| number < 90 && number % 2 == 0);
+    ack(&engine, "a", |number| number < 150);
+    engine.delete_queue("b").unwrap();
+    recounted(&engine);
+    let again = engine_on(&storage.crash_image(1, CrashMode::LoseUnsynced));
+    recounted(&again);
+    engine.delete_queue("a").unwrap();
+    recounted(&engine);
+    engine.declare_queue("c").unwrap();
+    for _ in 0..3 {
+        publish(&engine, "", "c", b"the log goes on");
+        engine.checkpoint().unwrap();
+        settle(&engine);
+    }
+    assert_eq!(engine.stats().segments, 1);
+}
+
+#[test]
+fn a_dead_segment_between_live_ones_is_given_back() {
+    let storage = MemoryStorage::new();
+    let engine = two_queues(&storage);
+    engine.unbind("b", "f", "").unwrap();
+    (0..300).for_each(|_| publish(&engine, "f", "", &[1; 1000]));
+    settle(&engine);
+    let before = engine.stats().segments;
+    ack(&engine, "a", |number| number > 0);
+    for _ in 0..3 {
+        publish(&engine, "f", "", b"the log goes on");
+        engine.checkpoint().unwrap();
+        settle(&engine);
+    }
+    assert!(before > 4 && engine.stats().segments <= 3, "{before}");
+    recounted(&engine);
+    let again = engine_on(&storage.crash_image(1, CrashMode::LoseUnsynced));
+    recounted(&again);
+    assert_eq!(depth(&again, "a").0, 4);
+}

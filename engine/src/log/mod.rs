@@ -215,6 +215,16 @@ impl Log {
         Some(found.map_or(Sought::Nothing(visible), |batch| Sought::View(View::Batch(batch))))
     }
 
+    /// The offsets, half-open, of the segment that holds `offset`, as far as they are visible now.
+    pub(crate) fn bounds_at(&self, offset: Offset) -> (Offset, Offset) {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let at = segments.partition_point(|segment| segment.first_offset() <= offset);
+        let Some(segment) = at.checked_sub(1).and_then(|at| segments.get(at)) else {
+            return (offset, offset.next());
+        };
+        (segment.first_offset(), segment.end_offset().unwrap_or_else(|| self.visible()))
+    }
+
     /// The first segment that does not end at or before `offset`.
     fn segment_at(&self, offset: Offset) -> Option<Arc<Segment>> {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);

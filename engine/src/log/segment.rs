@@ -18,6 +18,10 @@ use crate::storage::StorageFile;
 
 const OPEN_END: u64 = u64::MAX;
 
+fn name_of(header: &SegmentHeader) -> String {
+    FileName::of_segment(header.segment, header.generation).to_string()
+}
+
 /// A segment: where it lies, which offsets it holds, and, until it has a footer, its index.
 pub(crate) struct Segment {
     pub(crate) header: SegmentHeader,
@@ -49,7 +53,7 @@ impl Segment {
     /// A segment without batches, yet.
     pub(crate) fn open(header: SegmentHeader, file: Arc<dyn StorageFile>) -> Self {
         Self {
-            name: FileName::Segment(header.segment).to_string(),
+            name: name_of(&header),
             file: Mutex::new(Some(file)),
             end_offset: AtomicU64::new(OPEN_END),
             log_end: AtomicU64::new(SEGMENT_HEADER_BYTES as u64),
@@ -65,7 +69,7 @@ impl Segment {
     /// A sealed segment, as a checkpoint or its footer describes it.
     pub(crate) fn sealed(header: SegmentHeader, end_offset: Offset, log_end: u64) -> Self {
         Self {
-            name: FileName::Segment(header.segment).to_string(),
+            name: name_of(&header),
             file: Mutex::new(None),
             end_offset: AtomicU64::new(end_offset.0),
             log_end: AtomicU64::new(log_end),

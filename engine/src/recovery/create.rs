@@ -29,9 +29,9 @@ pub(super) fn create(
     clock: &dyn Clock,
     inventory: &mut Inventory,
 ) -> Result<Checkpoint> {
-    if let Some(&id) = inventory.segments.keys().next() {
+    if let Some(&(id, generation)) = inventory.segments.keys().next() {
         return Err(Error::Damaged {
-            path: storage.path(&FileName::Segment(id).to_string()),
+            path: storage.path(&FileName::of_segment(id, generation).to_string()),
             position: 0,
             problem: "there is a segment but no checkpoint".into(),
         });

@@ -82,10 +82,11 @@ impl Tail<'_> {
     /// A later segment that was begun proves that all before it is durable.
     fn look_beyond(&mut self, beyond: SegmentId) -> Result<()> {
         let later: Vec<SegmentId> =
-            self.inventory.segments.range(beyond..).map(|(&id, _)| id).collect();
+            self.inventory.segments.range((beyond, 0)..).map(|(&(id, _), _)| id).collect();
         for id in later {
             let name = FileName::Segment(id).to_string();
-            if self.inventory.segments[&id] < SEGMENT_HEADER_BYTES as u64 {
+            let bytes = self.inventory.segments.get(&(id, 0));
+            if bytes.is_none_or(|&bytes| bytes < SEGMENT_HEADER_BYTES as u64) {
                 continue;
             }
             let file = open_segment(self.storage, &name, Access::Read)?;
@@ -106,7 +107,7 @@ impl Tail<'_> {
 
     fn look_past_bad_header(&mut self, id: SegmentId, file: &dyn StorageFile) -> Result<()> {
         let name = FileName::Segment(id).to_string();
-        let bytes = self.inventory.segments[&id];
+        let bytes = self.inventory.segments.get(&(id, 0)).copied().unwrap_or(0);
         if bytes < (SEGMENT_HEADER_BYTES + BLOCK_BYTES) as u64 {
             return Ok(());
         }

@@ -1,10 +1,12 @@
 //! What files there are.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use fanlog_segment_format::{SegmentId, checkpoint::Checkpoint, file_name::FileName};
+use fanlog_segment_format::{SegmentId, file_name::FileName};
 
-use crate::{Error, Result, error::FileOp, storage::Storage, supply::Supply};
+use crate::{
+    Error, Result, error::FileOp, log::segment::Segment, storage::Storage, supply::Supply,
+};
 
 /// Prefix of the file with which the storage tries what the file system can do.
 const PROBE: &str = "probe-";
@@ -12,8 +14,8 @@ const PROBE: &str = "probe-";
 /// The files of a store's directory, by what their names say.
 #[derive(Debug, Default)]
 pub(crate) struct Inventory {
-    /// Size of each segment's file.
-    pub(crate) segments: BTreeMap<SegmentId, u64>,
+    /// Size of each segment's file, by segment and generation.
+    pub(crate) segments: BTreeMap<(SegmentId, u32), u64>,
     free: BTreeMap<u64, u64>,
     pub(crate) checkpoints: Vec<u64>,
     temporary: Vec<String>,
@@ -28,7 +30,10 @@ impl Inventory {
         for entry in entries {
             match FileName::parse(&entry.name).filter(|_| entry.is_file) {
                 Some(FileName::Segment(id)) => {
-                    found.segments.insert(id, entry.bytes);
+                    found.segments.insert((id, 0), entry.bytes);
+                }
+                Some(FileName::Rewritten(id, generation)) => {
+                    found.segments.insert((id, generation), entry.bytes);
                 }
                 Some(FileName::Free(number)) => {
                     found.free.insert(number, entry.bytes);
@@ -66,25 +71,23 @@ impl Inventory {
 
     /// Removes what a crash left over and collects the files that can be used again.
     ///
-    /// `active` is the segment that is appended to; files of later ones were only prepared.
+    /// `segments` are those of the log, of which the last is appended to. Files of later ones were
+    /// only prepared; those before it that are not of the log were given up, or never finished.
     pub(crate) fn clean_up(
         &self,
         storage: &dyn Storage,
-        newest: &Checkpoint,
-        active: SegmentId,
+        newest: u64,
+        segments: &[Arc<Segment>],
         segment_bytes: u64,
     ) -> Result<Supply> {
         // The newest from before, and the one just written, are kept.
-        for &number in self.checkpoints.iter().filter(|&&number| number != newest.number) {
+        for &number in self.checkpoints.iter().filter(|&&number| number != newest) {
             remove(storage, &FileName::Checkpoint(number).to_string())?;
         }
-        let listed = |id: SegmentId| newest.segments.iter().any(|entry| entry.id == id);
-        let first = newest.segments.first().map_or(active, |entry| entry.id);
-        for &id in self.segments.keys() {
-            let prepared = id > active;
-            let came_back = id < first && !listed(id);
-            if prepared || came_back {
-                remove(storage, &FileName::Segment(id).to_string())?;
+        for &(id, generation) in self.segments.keys() {
+            let name = FileName::of_segment(id, generation).to_string();
+            if !segments.iter().any(|segment| segment.name == name) {
+                remove(storage, &name)?;
             }
         }
         // A crash may have left one that is not filled: it has its size, and serves. One of another

@@ -79,6 +79,10 @@ pub(crate) fn open(
     tail.read_all(&mut ledger, &mut tables)?;
     let end = ledger.head.next_offset;
     ledger.clip(end);
+    ledger.settle(&log);
+    if ledger.counts().iter().any(|count| count.uncounted) {
+        ledger.recount(&log);
+    }
     for queue in ledger.queues() {
         queue.recovered(end);
     }
@@ -141,8 +145,8 @@ impl Found {
         let kept = self.write_checkpoint()?;
         let supply = self.inventory.clean_up(
             &*self.storage,
-            &self.newest,
-            active.id(),
+            self.newest.number,
+            &self.log.segments(),
             config.segment_bytes_max,
         )?;
         let file = match active.file() {
@@ -181,7 +185,7 @@ impl Found {
     fn check_unused(&self, id: SegmentId) -> Result<()> {
         let position = SEGMENT_HEADER_BYTES as u64;
         let enough = position + BLOCK_BYTES as u64;
-        if self.inventory.segments.get(&id).is_none_or(|&bytes| bytes < enough) {
+        if self.inventory.segments.get(&(id, 0)).is_none_or(|&bytes| bytes < enough) {
             return Ok(());
         }
         let name = FileName::Segment(id).to_string();
@@ -202,8 +206,8 @@ impl Found {
         let number = self.inventory.highest_checkpoint().max(self.newest.number) + 1;
         let mut checkpoint = checkpoint::blank(self.newest.store, number, self.epoch);
         checkpoint.created_us = self.clock.wall_us();
-        self.ledger.capture(&mut checkpoint);
-        checkpoint.segments = checkpoint::entries(&self.log);
+        let counts = self.ledger.capture(&mut checkpoint);
+        checkpoint.segments = checkpoint::entries(&self.log, &counts);
         checkpoint.next_ids.segment = checkpoint::next_segment(&checkpoint.segments);
         let bytes = checkpoint.encode();
         checkpoint::store(&*self.storage, number, &bytes)?;

@@ -176,20 +176,25 @@ impl<'a> Tail<'a> {
 
     /// A segment that the checkpoint lists: there, whole, and the one it should be.
     fn check_listed(&self, entry: &SegmentEntry) -> Result<SegmentHeader> {
-        let Some(&bytes) = self.inventory.segments.get(&entry.id) else {
-            return Err(self.damaged(entry.id, 0, "the file is missing"));
+        let name = FileName::of_segment(entry.id, entry.generation).to_string();
+        let damaged = |position, problem: &str| {
+            let path = self.storage.path(&name);
+            Error::Damaged { path, position, problem: problem.to_owned() }
+        };
+        let found = self.inventory.segments.get(&(entry.id, entry.generation));
+        let Some(&bytes) = found else {
+            return Err(damaged(0, "the file is missing"));
         };
         if bytes < entry.file_bytes {
             let problem = format!("the file ends here, it should have {} bytes", entry.file_bytes);
-            return Err(self.damaged(entry.id, bytes, &problem));
+            return Err(damaged(bytes, &problem));
         }
-        let name = FileName::Segment(entry.id).to_string();
         let file = open_segment(self.storage, &name, Access::Read)?;
         let block = read_block(self.storage, &name, &*file)?;
         let header = SegmentHeader::decode(&block)
             .map_err(|source| Error::decode(self.storage.path(&name), 0, source))?;
         if header.store != self.checkpoint.store {
-            return Err(self.damaged(entry.id, 0, "it belongs to another store"));
+            return Err(damaged(0, "it belongs to another store"));
         }
         let expected = (entry.id, entry.generation, entry.first_offset);
         if (header.segment, header.generation, header.first_offset) != expected {
@@ -203,14 +208,14 @@ impl<'a> Tail<'a> {
                 entry.generation,
                 entry.first_offset,
             );
-            return Err(self.damaged(entry.id, 0, &problem));
+            return Err(damaged(0, &problem));
         }
         Ok(header)
     }
 
     /// The segment after the last, if it was begun.
     fn open_next(&self, id: SegmentId, chain: &Chain) -> Result<Option<SegmentHeader>> {
-        let Some(&bytes) = self.inventory.segments.get(&id) else { return Ok(None) };
+        let Some(&bytes) = self.inventory.segments.get(&(id, 0)) else { return Ok(None) };
         if bytes < SEGMENT_HEADER_BYTES as u64 {
             return Ok(None);
         }

@@ -1,8 +1,9 @@
 //! A checkpoint from bytes. Nothing is reserved that the bytes that are left could not fill.
 
 use super::{
-    BaseEntry, Checkpoint, ExchangeEntry, FLAG_CLEAN, FLAG_END, FLAG_ENDED, FLAG_SEALED,
-    GroupEntry, LogHead, MemberEntry, NextIds, QueueEntry, RouteEntry, STRUCTURE, SegmentEntry,
+    BaseEntry, Checkpoint, ExchangeEntry, FLAG_CLEAN, FLAG_END, FLAG_ENDED, FLAG_LEFT, FLAG_SEALED,
+    FLAG_UNCOUNTED, GroupEntry, LogHead, MemberEntry, NextIds, PartEntry, QueueEntry, RouteEntry,
+    STRUCTURE, SegmentEntry,
 };
 use crate::checksum::{checksum, seed_file};
 use crate::layout::{
@@ -15,6 +16,9 @@ use crate::{
     AckBytes, BatchNumber, DecodeError, Epoch, ExchangeId, GroupId, LogPosition, Offset, QueueId,
     RouteId, SegmentId, StoreId,
 };
+
+/// Bytes of a part.
+const PART_BYTES: usize = 25;
 
 impl Checkpoint {
     /// Reads the bytes of a whole file.
@@ -44,8 +48,8 @@ impl Checkpoint {
         checkpoint.exchanges = read_list(&mut reader, 15, read_exchange)?;
         checkpoint.groups = read_list(&mut reader, 15, read_group)?;
         checkpoint.routes = read_list(&mut reader, 24, read_route)?;
-        checkpoint.queues = read_list(&mut reader, 90, read_queue)?;
-        checkpoint.segments = read_list(&mut reader, 40, read_segment)?;
+        checkpoint.queues = read_list(&mut reader, 94, read_queue)?;
+        checkpoint.segments = read_list(&mut reader, 56, read_segment)?;
         reader.finish()?;
         Ok(checkpoint)
     }
@@ -160,6 +164,30 @@ fn read_queue(reader: &mut Reader<'_>) -> Result<QueueEntry, DecodeError> {
         members: read_list(reader, 13, read_member)?,
         bases: read_list(reader, 20, read_base)?,
         counts: read_list(reader, 12, |reader| Ok((reader.u64()?, reader.u32()?)))?,
+        parts: read_parts(reader)?,
+    })
+}
+
+fn read_parts(reader: &mut Reader<'_>) -> Result<Vec<PartEntry>, DecodeError> {
+    let parts = read_list(reader, PART_BYTES, read_part)?;
+    if !parts.is_sorted_by(|a, b| a.first_offset < b.first_offset) {
+        let back = parts.len().saturating_mul(PART_BYTES);
+        let expected = "strictly increasing offsets";
+        return Err(reader.field(back, "parts", expected, u64_of(parts.len())));
+    }
+    Ok(parts)
+}
+
+fn read_part(reader: &mut Reader<'_>) -> Result<PartEntry, DecodeError> {
+    let flags = reader.u8()?;
+    if flags & !FLAG_LEFT != 0 {
+        return Err(reader.field(1, "part flags", "known flags only", flags.into()));
+    }
+    Ok(PartEntry {
+        first_offset: Offset(reader.u64()?),
+        left: flags & FLAG_LEFT != 0,
+        messages: reader.u64()?,
+        bytes: reader.u64()?,
     })
 }
 
@@ -189,7 +217,7 @@ fn read_base(reader: &mut Reader<'_>) -> Result<BaseEntry, DecodeError> {
 
 fn read_segment(reader: &mut Reader<'_>) -> Result<SegmentEntry, DecodeError> {
     let flags = reader.u32()?;
-    if flags & !(FLAG_END | FLAG_SEALED) != 0 {
+    if flags & !(FLAG_END | FLAG_SEALED | FLAG_UNCOUNTED) != 0 {
         return Err(reader.field(4, "segment flags", "known flags only", flags.into()));
     }
     let mut entry = SegmentEntry {
@@ -198,7 +226,10 @@ fn read_segment(reader: &mut Reader<'_>) -> Result<SegmentEntry, DecodeError> {
         generation: reader.u32()?,
         first_offset: Offset(reader.u64()?),
         file_bytes: reader.u64()?,
+        outstanding_messages: reader.u64()?,
+        outstanding_bytes: reader.u64()?,
         sealed: flags & FLAG_SEALED != 0,
+        uncounted: flags & FLAG_UNCOUNTED != 0,
         end_offset: None,
     };
     if flags & FLAG_END != 0 {

@@ -1,8 +1,8 @@
 //! A checkpoint as bytes.
 
 use super::{
-    BaseEntry, Checkpoint, ExchangeEntry, FLAG_CLEAN, FLAG_END, FLAG_ENDED, FLAG_SEALED,
-    GroupEntry, MemberEntry, QueueEntry, RouteEntry, SegmentEntry,
+    BaseEntry, Checkpoint, ExchangeEntry, FLAG_CLEAN, FLAG_END, FLAG_ENDED, FLAG_LEFT, FLAG_SEALED,
+    FLAG_UNCOUNTED, GroupEntry, MemberEntry, PartEntry, QueueEntry, RouteEntry, SegmentEntry,
 };
 use crate::checksum::{checksum, seed_file};
 use crate::layout::{
@@ -122,6 +122,14 @@ fn write_queue(out: &mut VecWriter<'_>, entry: &QueueEntry) {
         out.u64(*offset);
         out.u32(*count);
     });
+    write_list(out, &entry.parts, write_part);
+}
+
+fn write_part(out: &mut VecWriter<'_>, entry: &PartEntry) {
+    out.u8(if entry.left { FLAG_LEFT } else { 0 });
+    out.u64(entry.first_offset.0);
+    out.u64(entry.messages);
+    out.u64(entry.bytes);
 }
 
 fn write_member(out: &mut VecWriter<'_>, entry: &MemberEntry) {
@@ -141,12 +149,15 @@ fn write_base(out: &mut VecWriter<'_>, entry: &BaseEntry) {
 
 fn write_segment(out: &mut VecWriter<'_>, entry: &SegmentEntry) {
     let end = if entry.end_offset.is_some() { FLAG_END } else { 0 };
-    out.u32(end | if entry.sealed { FLAG_SEALED } else { 0 });
+    let sealed = if entry.sealed { FLAG_SEALED } else { 0 };
+    out.u32(end | sealed | if entry.uncounted { FLAG_UNCOUNTED } else { 0 });
     out.u64(entry.id.0);
     out.u64(entry.covers_to.0);
     out.u32(entry.generation);
     out.u64(entry.first_offset.0);
     out.u64(entry.file_bytes);
+    out.u64(entry.outstanding_messages);
+    out.u64(entry.outstanding_bytes);
     if let Some(end) = entry.end_offset {
         out.u64(end.0);
     }

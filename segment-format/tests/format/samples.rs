@@ -254,6 +254,10 @@ pub(crate) fn checkpoint() -> Checkpoint {
         ],
         bases: vec![BaseEntry { route: RouteId(1), messages: 6, bytes: 600 }],
         counts: vec![(19, 2), (23, 1)],
+        parts: vec![
+            PartEntry { first_offset: Offset(0), left: true, messages: 3, bytes: 300 },
+            PartEntry { first_offset: Offset(1000), left: false, messages: 2, bytes: 200 },
+        ],
     };
     let segment = SegmentEntry {
         id: SegmentId(40),
@@ -263,6 +267,9 @@ pub(crate) fn checkpoint() -> Checkpoint {
         end_offset: Some(Offset(1000)),
         file_bytes: 1 << 26,
         sealed: true,
+        outstanding_messages: 5,
+        outstanding_bytes: 500,
+        uncounted: true,
     };
     Checkpoint {
         store: STORE,

@@ -248,6 +248,14 @@ fn queue_entry(parts: &ControlParts) -> QueueEntry {
             .map(|route| BaseEntry { route: RouteId(*route), messages, bytes })
             .collect(),
         counts: parts.counts.clone(),
+        parts: (parts.groups.iter())
+            .map(|&first| PartEntry {
+                first_offset: Offset(first.into()),
+                left: first.is_multiple_of(2),
+                messages,
+                bytes,
+            })
+            .collect(),
     }
 }
 
@@ -261,5 +269,8 @@ fn segment_entry(parts: &ControlParts) -> SegmentEntry {
         end_offset: parts.ids.3.is_multiple_of(2).then_some(Offset(file_bytes)),
         file_bytes,
         sealed: parts.ids.3.is_multiple_of(3),
+        outstanding_messages: first_offset,
+        outstanding_bytes: id,
+        uncounted: parts.ids.3.is_multiple_of(5),
     }
 }

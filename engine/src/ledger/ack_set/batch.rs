@@ -43,6 +43,12 @@ impl AckBatch {
         encode_runs(self.runs(), out);
     }
 
+    /// The same of those that are at or past `start` and before `end`.
+    pub(crate) fn encode_within(&self, start: u64, end: u64, out: &mut Vec<u8>) {
+        let clipped = self.runs().map(|run| (run.0.max(start), run.1.min(end)));
+        encode_runs(clipped.filter(|run| run.0 < run.1), out);
+    }
+
     /// Removes everything and keeps no memory: many queues that are idle by now have had acks.
     pub(crate) fn clear(&mut self) {
         self.pages.clear();

@@ -1,0 +1,197 @@
+//! Counting what a queue got in a segment: from route summaries where these do, else one by one.
+//!
+//! Pure reading of footers and indexes; no lock of the ledger is needed.
+
+use std::sync::Arc;
+
+use fanlog_segment_format::{Offset, RouteId, checkpoint::MemberEntry};
+
+use super::queue_ledger::Amount;
+use crate::{
+    Result,
+    log::{Log, index::BatchIndex, sealed::SealedReader, segment::Segment, view::View},
+};
+
+/// Offset ranges, half-open, increasing, that do not touch.
+type Ranges = Vec<(u64, u64)>;
+
+/// Where the messages of a segment are listed: its footer, or the index of one of its batches.
+enum Listing {
+    Sealed(Arc<SealedReader>),
+    Batch(Arc<BatchIndex>),
+}
+
+impl Listing {
+    fn routes(&self) -> u32 {
+        match self {
+            Self::Sealed(reader) => reader.footer().routes(),
+            Self::Batch(index) => u32::try_from(index.routes().len()).unwrap_or(u32::MAX),
+        }
+    }
+
+    fn route(&self, at: u32) -> (RouteId, Amount) {
+        match self {
+            Self::Sealed(reader) => {
+                let summary = reader.footer().route(at);
+                let messages = u64::from(summary.messages);
+                (summary.route, Amount { messages, bytes: summary.bytes })
+            }
+            Self::Batch(index) => {
+                let count = index.routes()[at as usize];
+                (count.route, Amount { messages: count.messages.into(), bytes: count.bytes })
+            }
+        }
+    }
+
+    /// First and end of the offsets that it stands for.
+    fn offsets(&self) -> (u64, u64) {
+        match self {
+            Self::Sealed(reader) => {
+                (reader.segment.first_offset().0, reader.footer().end_offset().0)
+            }
+            Self::Batch(index) => (index.first_offset.0, index.end_offset().0),
+        }
+    }
+
+    fn offset_of(&self, at: u32, nth: u32) -> (u32, u64) {
+        match self {
+            Self::Sealed(reader) => {
+                let footer = reader.footer();
+                let number = footer.route_message(at, nth);
+                (number, footer.offset_of(number).0)
+            }
+            Self::Batch(index) => {
+                let number = index.route_message(at, nth);
+                (number, index.first_offset.0 + u64::from(number))
+            }
+        }
+    }
+
+    fn payload_bytes(&self, number: u32) -> u64 {
+        match self {
+            Self::Sealed(reader) => View::Sealed(Arc::clone(reader)).payload_bytes(number),
+            Self::Batch(index) => index.payload_bytes_of(number),
+        }
+    }
+}
+
+/// The listings of a segment; none if it was taken out of the log.
+fn listings(log: &Log, segment: &Arc<Segment>) -> Result<Vec<Listing>> {
+    if !segment.is_sealed() {
+        let batches = segment.batches();
+        // Sealed meanwhile: its batches may be gone already.
+        if !segment.is_sealed() {
+            return Ok(batches.into_iter().map(Listing::Batch).collect());
+        }
+    }
+    Ok(log.reader(segment)?.map(Listing::Sealed).into_iter().collect())
+}
+
+/// Where, before `before`, a message of a route with these groups went to the queue.
+fn ranges(
+    members: &[MemberEntry],
+    groups: &[fanlog_segment_format::GroupId],
+    before: u64,
+) -> Ranges {
+    let of_route = members.iter().filter(|member| groups.contains(&member.group));
+    let mut ranges: Ranges = of_route
+        .map(|member| (member.from.0, member.to.map_or(before, |to| to.0.min(before))))
+        .filter(|range| range.0 < range.1)
+        .collect();
+    ranges.sort_unstable();
+    ranges.dedup_by(|next, last| {
+        let touches = next.0 <= last.1;
+        if touches {
+            last.1 = last.1.max(next.1);
+        }
+        touches
+    });
+    ranges
+}
+
+/// What of the segment's file went, before `before`, to a queue with these memberships.
+///
+/// # Errors
+///
+/// [`Error::Io`](crate::Error::Io) or [`Error::Corrupt`](crate::Error::Corrupt) if its footer can't
+/// be read.
+pub(crate) fn routed(
+    log: &Log,
+    segment: &Arc<Segment>,
+    members: &[MemberEntry],
+    before: Offset,
+) -> Result<Amount> {
+    let mut sum = Amount::default();
+    for listing in listings(log, segment)? {
+        let (first, end) = listing.offsets();
+        for at in 0..listing.routes() {
+            let (route, all) = listing.route(at);
+            let Some(groups) = log.route_groups(route) else { continue };
+            let ranges = ranges(members, &groups, before.0);
+            if ranges.iter().any(|range| range.0 <= first && end <= range.1) {
+                sum = sum.plus(all);
+            } else if !ranges.is_empty() {
+                sum = sum.plus(one_by_one(&listing, at, all, &ranges, |_| true));
+            }
+        }
+    }
+    Ok(sum)
+}
+
+/// The same of those messages alone of which `counts` says so, given their offsets.
+///
+/// # Errors
+///
+/// As [`routed`].
+pub(crate) fn routed_if(
+    log: &Log,
+    segment: &Arc<Segment>,
+    members: &[MemberEntry],
+    counts: impl Fn(u64) -> bool + Copy,
+) -> Result<Amount> {
+    let mut sum = Amount::default();
+    for listing in listings(log, segment)? {
+        for at in 0..listing.routes() {
+            let (route, all) = listing.route(at);
+            let Some(groups) = log.route_groups(route) else { continue };
+            let ranges = ranges(members, &groups, u64::MAX);
+            if !ranges.is_empty() {
+                sum = sum.plus(one_by_one(&listing, at, all, &ranges, counts));
+            }
+        }
+    }
+    Ok(sum)
+}
+
+fn one_by_one(
+    listing: &Listing,
+    at: u32,
+    all: Amount,
+    ranges: &Ranges,
+    counts: impl Fn(u64) -> bool,
+) -> Amount {
+    let mut sum = Amount::default();
+    for nth in 0..u32::try_from(all.messages).unwrap_or(u32::MAX) {
+        let (number, offset) = listing.offset_of(at, nth);
+        let mine = ranges.iter().any(|range| range.0 <= offset && offset < range.1);
+        if mine && counts(offset) {
+            sum = sum.plus(Amount { messages: 1, bytes: listing.payload_bytes(number) });
+        }
+    }
+    sum
+}
+
+/// The routes that a segment has messages of.
+///
+/// # Errors
+///
+/// As [`routed`].
+pub(crate) fn routes(log: &Log, segment: &Arc<Segment>) -> Result<Vec<RouteId>> {
+    let mut routes = Vec::new();
+    for listing in listings(log, segment)? {
+        routes.extend((0..listing.routes()).map(|at| listing.route(at).0));
+    }
+    routes.sort_unstable();
+    routes.dedup();
+    Ok(routes)
+}

@@ -1,0 +1,111 @@
+//! What a queue leaves behind when it is deleted or purged, to be counted off segment by segment.
+//!
+//! The commit only notes it; the keeper reads the footers. Until then the segments count more as
+//! outstanding than there is, which keeps them a little longer.
+
+use std::sync::Arc;
+
+use fanlog_segment_format::{Offset, SegmentId, checkpoint::MemberEntry};
+
+use super::{
+    count,
+    queue_ledger::{Amount, How, Part, QueueLedger},
+};
+use crate::log::{Log, segment::Segment};
+
+/// Messages of a queue, up to an offset, that it no longer wants.
+#[derive(Debug)]
+pub(crate) struct Departure {
+    floor: Offset,
+    to: Offset,
+    /// Unacked before `to`, and wanted all the same; increasing.
+    kept: Vec<u64>,
+    members: Vec<MemberEntry>,
+    parts: Vec<Part>,
+}
+
+impl Departure {
+    /// Everything before `to` that the queue has not acked, but what is `kept`.
+    pub(super) fn of(state: &QueueLedger, to: Offset, kept: Vec<u64>) -> Self {
+        let (members, parts) = (state.members.clone(), state.parts.clone());
+        Self { floor: state.floor(), to, kept, members, parts }
+    }
+
+    pub(super) fn kept(&self) -> &[u64] {
+        &self.kept
+    }
+
+    fn segments(&self, log: &Log) -> Vec<Arc<Segment>> {
+        let mut segments = log.segments();
+        segments.retain(|segment| {
+            segment.first_offset() < self.to
+                && segment.end_offset().is_none_or(|end| end > self.floor)
+        });
+        segments
+    }
+
+    /// Whether the segment goes on at or past `to`.
+    fn reaches_beyond(&self, segment: &Segment) -> bool {
+        segment.end_offset().is_none_or(|end| end > self.to)
+    }
+
+    fn part(&self, segment: &Segment) -> Option<How> {
+        let first = segment.first_offset();
+        self.parts.iter().find(|part| part.first == first).map(|part| part.how)
+    }
+
+    fn kept_in(&self, segment: &Segment) -> &[u64] {
+        let end = segment.end_offset().unwrap_or(self.to);
+        let from = self.kept.partition_point(|&offset| offset < segment.first_offset().0);
+        let to = self.kept.partition_point(|&offset| offset < end.0);
+        &self.kept[from..to]
+    }
+
+    /// What the queue's parts are afterwards; `None` where that can't be told.
+    ///
+    /// Of what is kept the messages are counted and their sizes are not.
+    pub(super) fn parts_left(&self, log: &Log) -> Vec<(Offset, Option<How>)> {
+        let segments = self.segments(log).into_iter();
+        segments.map(|segment| (segment.first_offset(), self.part_left(log, &segment))).collect()
+    }
+
+    fn part_left(&self, log: &Log, segment: &Arc<Segment>) -> Option<How> {
+        let kept = Amount { messages: self.kept_in(segment).len() as u64, bytes: 0 };
+        if !self.reaches_beyond(segment) {
+            return Some(How::Left(kept));
+        }
+        if let Some(How::Left(_)) = self.part(segment) {
+            return None;
+        }
+        let routed = count::routed(log, segment, &self.members, self.to).ok()?;
+        Some(How::Acked(routed.less(kept)))
+    }
+
+    /// How much is to be counted off in each segment; `None` where it can't be told.
+    pub(crate) fn count_off(&self, log: &Log) -> Vec<(SegmentId, Option<Amount>)> {
+        let segments = self.segments(log).into_iter();
+        segments.map(|segment| (segment.id(), self.left_in(log, &segment))).collect()
+    }
+
+    fn left_in(&self, log: &Log, segment: &Arc<Segment>) -> Option<Amount> {
+        let left = match self.part(segment) {
+            Some(How::Left(_)) if self.reaches_beyond(segment) => return None,
+            Some(How::Left(left)) => left,
+            part => {
+                let routed = count::routed(log, segment, &self.members, self.to).ok()?;
+                let acked = match part {
+                    Some(How::Acked(acked)) => acked,
+                    _ => Amount::default(),
+                };
+                (routed.messages >= acked.messages).then(|| routed.less(acked))?
+            }
+        };
+        let kept = self.kept_in(segment);
+        if kept.is_empty() {
+            return Some(left);
+        }
+        let is_kept = |offset: u64| kept.binary_search(&offset).is_ok();
+        let kept = count::routed_if(log, segment, &self.members, is_kept).ok()?;
+        (left.messages >= kept.messages).then(|| left.less(kept))
+    }
+}
