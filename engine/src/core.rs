@@ -342,7 +342,7 @@ impl Core {
                 }
                 let mut state = self.0.append.lock();
                 self.0.append.leader_done(&mut state);
-                if !state.is_idle() || state.urgent || state.held {
+                if !state.is_idle() || state.urgent || state.held > 0 {
                     self.0.append.wake_committer(&mut state);
                 }
             }

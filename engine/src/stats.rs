@@ -29,6 +29,8 @@ pub struct Stats {
     pub batches: u64,
     /// Of these, written by a publisher's own thread.
     pub inline_batches: u64,
+    /// Batches whose write found no space, or that stood behind one: they were written again.
+    pub batches_written_again: u64,
     /// Bytes of batches written: heads, records, marks, padding.
     pub log_bytes_written: u64,
     /// Bytes written beside them: segment headers, footers, checkpoints, preparation of segments.
@@ -165,6 +167,7 @@ pub(crate) struct Counters {
     unroutable_messages: Counter,
     batches: AtomicU64,
     inline_batches: AtomicU64,
+    written_again: AtomicU64,
     log_bytes: AtomicU64,
     other_bytes: AtomicU64,
     syncs: AtomicU64,
@@ -206,6 +209,10 @@ impl Counters {
 
     pub(crate) fn inline_batch(&self) {
         add(&self.inline_batches, 1);
+    }
+
+    pub(crate) fn written_again(&self, batches: u64) {
+        add(&self.written_again, batches);
     }
 
     pub(crate) fn log_written(&self, bytes: u64) {
@@ -277,6 +284,7 @@ impl Counters {
             unroutable_messages: read(&self.unroutable_messages),
             batches: read(&self.batches),
             inline_batches: read(&self.inline_batches),
+            batches_written_again: read(&self.written_again),
             log_bytes_written: read(&self.log_bytes),
             other_bytes_written: read(&self.other_bytes),
             syncs: read(&self.syncs),

@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails should panic")]
 
+mod again;
 mod cuts;
 mod liar;
 mod recovery;

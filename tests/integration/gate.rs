@@ -49,15 +49,19 @@ impl Gate {
     }
 }
 
-/// A disk in memory behind a [`Gate`].
+/// A disk behind a [`Gate`].
 pub(crate) struct GatedStorage {
-    inner: MemoryStorage,
+    inner: Arc<dyn Storage>,
     gate: Arc<Gate>,
 }
 
 impl GatedStorage {
     pub(crate) fn new(gate: &Arc<Gate>) -> Self {
-        Self { inner: MemoryStorage::new(), gate: Arc::clone(gate) }
+        Self::before(Arc::new(MemoryStorage::new()), gate)
+    }
+
+    pub(crate) fn before(inner: Arc<dyn Storage>, gate: &Arc<Gate>) -> Self {
+        Self { inner, gate: Arc::clone(gate) }
     }
 
     fn file(&self, name: &str, inner: Arc<dyn StorageFile>) -> Arc<dyn StorageFile> {

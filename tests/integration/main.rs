@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails should panic")]
 
 mod ack;
+mod again;
 mod backend;
 mod backup;
 mod close;

@@ -27,9 +27,9 @@ enum Went {
     On,
 }
 
-fn fail_call(seed: u64, number: u64, fault: Fault) -> Result<Went, String> {
+fn fail_call(seed: u64, number: u64, call: Call, fault: Fault) -> Result<Went, String> {
     let mut world = World::new(Plan::new(seed));
-    world.plant(FaultRule::new(Call::Any, fault).skip(number));
+    world.plant(FaultRule::new(call, fault).skip(number));
     match world.open() {
         Ok(()) => {}
         Err(Stop::Broken) => {
@@ -48,6 +48,11 @@ fn fail_call(seed: u64, number: u64, fault: Fault) -> Result<Went, String> {
     let poisoned = world.engine().stats().poisoned;
     if poisoned {
         told_everyone(&world)?;
+        let synced =
+            world.faults.as_ref().is_some_and(|faults| faults.last_struck().is_some_and(is_sync));
+        if is_full(fault) && !synced {
+            return Err(format!("want of space in {:?} ended it", world.failed_call()));
+        }
     } else if goes_on(&world.failed_call(), fault) {
         // Only the caller was concerned; with a failure of the background's the engine would end.
         world.forgive();
@@ -68,11 +73,22 @@ fn fail_call(seed: u64, number: u64, fault: Fault) -> Result<Went, String> {
     Ok(if poisoned { Went::Poisoned } else { Went::On })
 }
 
+fn is_full(fault: Fault) -> bool {
+    !matches!(fault, Fault::Error(ErrorKind::Other) | Fault::ErrorAfter(ErrorKind::Other))
+}
+
+/// A sync that fails leaves in doubt what it was for, whatever it says.
+fn is_sync(call: Call) -> bool {
+    matches!(call, Call::Sync | Call::SyncDirectory)
+}
+
 /// Whether a failed call that did not poison the engine leaves it in working order: one caller was
 /// concerned, or the background, which waits for space. Other failures of the background's end the
 /// engine where it has threads.
 fn goes_on(call: &str, fault: Fault) -> bool {
-    matches!(call, "receive" | "checkpoint") || (call == "step" && fault == FULL)
+    // With want of space nothing else may have been noticed, or a wait ended for want of progress.
+    let passes = matches!(call, "" | "step" | "ack" | "drain" | "wait") && is_full(fault);
+    matches!(call, "receive" | "checkpoint") || passes
 }
 
 /// After a failure: every ticket has its outcome, and every call is refused.
@@ -98,7 +114,7 @@ fn told_everyone(world: &World) -> Result<(), String> {
 
 /// Lets each call fail once; returns how often it went how.
 #[track_caller]
-fn fail_each_call(seed: u64, fault: Fault) -> [u64; 3] {
+fn fail_each_call(seed: u64, call: Call, fault: Fault) -> [u64; 3] {
     let next = AtomicU64::new(0);
     let over = AtomicBool::new(false);
     let failures = Mutex::new(Vec::new());
@@ -108,7 +124,7 @@ fn fail_each_call(seed: u64, fault: Fault) -> [u64; 3] {
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
                     let number = next.fetch_add(1, Ordering::Relaxed);
-                    match fail_call(seed, number, fault) {
+                    match fail_call(seed, number, call, fault) {
                         Ok(Went::Well) => over.store(true, Ordering::Relaxed),
                         Ok(how) => went.lock().unwrap()[how as usize - 1] += 1,
                         Err(problem) => {
@@ -129,21 +145,39 @@ fn fail_each_call(seed: u64, fault: Fault) -> [u64; 3] {
 
 #[test]
 fn each_call_fails_once_without_effect() {
-    let [not_opened, poisoned, went_on] = fail_each_call(1, Fault::Error(ErrorKind::Other));
+    let [not_opened, poisoned, went_on] =
+        fail_each_call(1, Call::Any, Fault::Error(ErrorKind::Other));
     println!("{not_opened} at opening, {poisoned} poisoned, {went_on} went on");
     assert!(not_opened > 10 && poisoned > 60, "{not_opened} {poisoned} {went_on}");
 }
 
 #[test]
 fn each_call_fails_once_after_its_effect() {
-    let [not_opened, poisoned, went_on] = fail_each_call(6, Fault::ErrorAfter(ErrorKind::Other));
+    let [not_opened, poisoned, went_on] =
+        fail_each_call(6, Call::Any, Fault::ErrorAfter(ErrorKind::Other));
     println!("{not_opened} at opening, {poisoned} poisoned, {went_on} went on");
     assert!(not_opened > 10 && poisoned > 60, "{not_opened} {poisoned} {went_on}");
 }
 
 #[test]
 fn each_call_finds_no_space_once() {
-    let [not_opened, poisoned, went_on] = fail_each_call(3, FULL);
-    println!("{not_opened} at opening, {poisoned} poisoned, {went_on} went on");
-    assert!(not_opened > 10 && went_on > 60, "{not_opened} {poisoned} {went_on}");
+    for seed in [3, 4] {
+        let [not_opened, poisoned, went_on] = fail_each_call(seed, Call::Any, FULL);
+        println!("{not_opened} at opening, {poisoned} poisoned, {went_on} went on");
+        assert!(not_opened > 10 && went_on > 60, "{not_opened} {poisoned} {went_on}");
+    }
+}
+
+#[test]
+fn each_write_finds_no_space_once_whatever_of_it_is_on_the_disk() {
+    for (seed, fault) in [
+        (3, Fault::ErrorAfter(ErrorKind::StorageFull)),
+        (4, Fault::ErrorAfter(ErrorKind::QuotaExceeded)),
+        (5, Fault::Error(ErrorKind::FileTooLarge)),
+        (6, Fault::ShortWrite(0)),
+    ] {
+        let [not_opened, poisoned, went_on] = fail_each_call(seed, Call::Write, fault);
+        println!("{not_opened} at opening, {poisoned} poisoned, {went_on} went on");
+        assert!(poisoned == 0 && went_on > 40, "{not_opened} {poisoned} {went_on}");
+    }
 }

@@ -89,10 +89,10 @@ pub(crate) struct Appender {
     unconfirmed: usize,
     /// Record bytes placed and not yet taken by a committer.
     gathered: usize,
-    /// Batches being written.
-    pub(crate) in_flight: u32,
-    /// One of them was taken and waits until the others are completed, or for space.
-    pub(crate) held: bool,
+    /// Batches taken and not confirmed.
+    pub(crate) in_flight: usize,
+    /// Of these, not being written: they wait until the others are completed, or for space.
+    pub(crate) held: usize,
     /// A committer found a batch that it can't write yet; what it waits for clears this.
     pub(crate) stalled: bool,
     /// Messages in the last batch that was confirmed: above one, publishers are not alone.
@@ -130,7 +130,7 @@ impl Appender {
             unconfirmed: 0,
             gathered: 0,
             in_flight: 0,
-            held: false,
+            held: 0,
             stalled: false,
             last_messages: 0,
             idle_due: None,
@@ -188,10 +188,10 @@ impl Appender {
         if self.stalled {
             return false;
         }
-        match self.in_flight {
-            1 if self.held => true,
-            0 => !self.leading && (!self.is_idle() || self.urgent || self.due(now)),
-            1 => self.gathered >= GATE_BYTES,
+        match (self.in_flight - self.held, self.held) {
+            (0, 1..) => true,
+            (0, 0) => !self.leading && (!self.is_idle() || self.urgent || self.due(now)),
+            (1, 0) => self.gathered >= GATE_BYTES,
             _ => false,
         }
     }
@@ -243,10 +243,10 @@ impl Appender {
     ///
     /// If so, the caller notifies one.
     pub(crate) fn should_wake(&mut self) -> bool {
-        let wanted = match self.in_flight {
-            1 if self.held => true,
-            0 => !self.leading,
-            1 => self.gathered >= GATE_BYTES,
+        let wanted = match (self.in_flight - self.held, self.held) {
+            (0, 1..) => true,
+            (0, 0) => !self.leading,
+            (1, 0) => self.gathered >= GATE_BYTES,
             _ => false,
         };
         if self.asleep > self.waking && wanted && !self.stalled {

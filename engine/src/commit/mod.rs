@@ -11,9 +11,13 @@
 //!     and all before it, had ended.
 //! C4. The first batch of a segment is written only when every batch before it is durable.
 //!
-//! A failed write or sync poisons the engine and wakes every waiter with the error. It is not
-//! retried: the kernel may have dropped the dirty pages.
+//! C5. A batch whose write found no space, and every later one, is written again behind the last
+//!     confirmed one, with the same number and offsets (`again`).
+//!
+//! Any other failed write, and every failed sync, poisons the engine and wakes every waiter with the
+//! error. It is not retried: the kernel may have dropped the dirty pages.
 
+mod again;
 mod roll;
 mod run;
 
@@ -29,8 +33,9 @@ use fanlog_segment_format::{
     layout::{BATCH_HEADER_BYTES, BLOCK_BYTES, COMMIT_MARK_BYTES, align_up},
 };
 
+use self::again::{Next, Stuck};
 pub(crate) use self::{
-    roll::is_out_of_space,
+    again::is_out_of_space,
     run::{commit_once, run_committer},
 };
 use crate::{
@@ -61,17 +66,31 @@ struct Held {
     sync: bool,
 }
 
+/// How far the write of a batch has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Write {
+    UnderWay,
+    Done,
+    /// It found no space; some of it may be on disk, or all.
+    NoSpace,
+}
+
 /// A batch being written.
 #[derive(Debug)]
 struct InFlight {
     segment: Arc<Segment>,
     batch: Arc<Batch>,
     checksum: u32,
+    /// Checksum of the batch before it.
+    previous: u32,
     sync: bool,
     placed: usize,
+    control_bytes: usize,
+    /// Bytes of header and records.
+    filled: usize,
     acks: Option<u64>,
     began: Duration,
-    written: bool,
+    write: Write,
 }
 
 /// What a segment's footer would need by now.
@@ -97,7 +116,16 @@ pub(crate) struct Pipeline {
     in_flight: VecDeque<InFlight>,
     /// Since when there are confirmed bytes that are not synced.
     unsynced_since: Option<Duration>,
-    held: Option<Held>,
+    /// Taken and not in flight: more than one only after a write that found no space.
+    held: VecDeque<Held>,
+    /// The active segment takes no more batches: a write to it found no space.
+    leave: bool,
+    /// The next segment's file, if it was taken and its header found no space.
+    next: Option<Next>,
+    /// Set while nothing can be written for want of space.
+    stuck: Option<Stuck>,
+    /// What the last write said that found none.
+    no_space: Option<Error>,
     /// Ack records drained and not in a batch yet, and their commit.
     acks: Vec<u8>,
     acks_commit: Option<u64>,
@@ -139,14 +167,7 @@ impl Pipeline {
         durable: LogPosition,
         now: Duration,
     ) -> Self {
-        let mut load = FooterLoad::default();
-        for batch in active.batches() {
-            load.add(
-                batch.messages(),
-                batch.controls.len(),
-                batch.routes().iter().map(|c| c.route),
-            );
-        }
+        let load = FooterLoad::of(&active);
         Self {
             position: active.log_end(),
             active,
@@ -155,7 +176,11 @@ impl Pipeline {
             durable,
             in_flight: VecDeque::new(),
             unsynced_since: None,
-            held: None,
+            held: VecDeque::new(),
+            leave: false,
+            next: None,
+            stuck: None,
+            no_space: None,
             acks: Vec::new(),
             acks_commit: None,
             acks_unsynced: None,
@@ -175,8 +200,11 @@ impl Pipeline {
         &self.active
     }
 
-    /// When a sync or a vouching mark is due.
+    /// When a sync or a vouching mark is due, or the next look whether there is space.
     fn due(&self, core: &Core) -> Option<Duration> {
+        if let Some(stuck) = &self.stuck {
+            return Some(stuck.retry_at);
+        }
         let sync = self.unsynced_since.map(|since| since + core.config.buffered_sync_delay_max);
         let vouch = (!self.vouched).then_some(self.last_batch_at + VOUCH_AFTER);
         match (sync, vouch) {
@@ -187,6 +215,16 @@ impl Pipeline {
 }
 
 impl FooterLoad {
+    /// Of the batches that the segment has by now.
+    fn of(segment: &Segment) -> Self {
+        let mut load = Self::default();
+        for batch in segment.batches() {
+            let routes = batch.routes().iter().map(|count| count.route);
+            load.add(batch.messages(), batch.controls.len(), routes);
+        }
+        load
+    }
+
     fn add(&mut self, messages: u32, controls: usize, routes: impl Iterator<Item = RouteId>) {
         self.messages += messages as usize;
         self.batches += 1;
@@ -199,11 +237,16 @@ impl FooterLoad {
 pub(crate) fn begin(core: &Core, now: Duration) -> Option<Job> {
     let mut pipeline = core.pipeline.lock().unwrap_or_else(PoisonError::into_inner);
     let pipeline = pipeline.as_mut().filter(|_| core.ended().is_none())?;
-    if pipeline.held.is_none() {
-        pipeline.held = Some(take(core, pipeline, now)?);
+    if pipeline.waits_to_write_again(now) {
+        core.append.lock().stalled = true;
+        return None;
+    }
+    if pipeline.held.is_empty() {
+        let taken = take(core, pipeline, now)?;
+        pipeline.held.push_back(taken);
     }
     let placed = pipeline.place_held(core, now);
-    core.append.lock().held = pipeline.held.is_some();
+    core.append.lock().held = pipeline.held.len();
     match placed {
         Ok(job) => job,
         Err(error) => {
@@ -279,11 +322,11 @@ fn take(core: &Core, pipeline: &mut Pipeline, now: Duration) -> Option<Held> {
 }
 
 impl Pipeline {
-    /// Gives the held batch its place in the log, in a new segment if need be.
+    /// Gives the oldest held batch its place in the log, in a new segment if need be.
     ///
     /// `None` if it has to wait until what is in flight has been completed, or for space.
     fn place_held(&mut self, core: &Core, now: Duration) -> Result<Option<Job>> {
-        let Some(held) = &self.held else { return Ok(None) };
+        let Some(held) = self.held.front() else { return Ok(None) };
         let total = align_up(held.taken.filled() + COMMIT_MARK_BYTES, BLOCK_BYTES);
         let behind_unsynced = held.sync && self.unsynced_before();
         let rolls = !self.fits(core, total, &held.taken);
@@ -294,7 +337,7 @@ impl Pipeline {
         if rolls && !self.roll(core, total, held.taken.first_offset, now)? {
             return Ok(None);
         }
-        let Some(held) = self.held.take() else { return Ok(None) };
+        let Some(held) = self.held.pop_front() else { return Ok(None) };
         let unsynced = self.unsynced_since.is_some();
         let how = match (held.sync, unsynced) {
             (false, _) => How::Written,
@@ -342,7 +385,7 @@ impl Pipeline {
         let frozen: Frozen = taken.region.freeze();
         let position = self.position;
         let batch = Arc::new(Batch::appended(Arc::new(index), frozen, core.store));
-        self.previous = checksum;
+        let previous = std::mem::replace(&mut self.previous, checksum);
         self.position += total as u64;
         self.last_batch_at = now;
         self.vouched = taken.messages == 0 && filled == BATCH_HEADER_BYTES && how != How::Written;
@@ -350,11 +393,14 @@ impl Pipeline {
             segment: Arc::clone(&self.active),
             batch: Arc::clone(&batch),
             checksum,
+            previous,
             sync: how != How::Written,
             placed: taken.placed,
+            control_bytes: taken.control_bytes,
+            filled,
             acks,
             began: now,
-            written: false,
+            write: Write::UnderWay,
         });
         let (file, name) = (Arc::clone(&self.file), self.active.name.clone());
         Job { number, file, name, position, bytes: batch, how }
@@ -389,24 +435,29 @@ struct News {
     batches: Vec<Arc<Batch>>,
 }
 
-/// Takes note that a batch was written, and confirms all that now can be.
+/// Takes note that a write ended, and confirms all that now can be.
 pub(crate) fn complete(core: &Core, job: &Job, outcome: Result<()>, now: Duration) {
-    if let Err(error) = outcome {
-        core.poison(error);
-        return;
-    }
+    let no_space = match outcome {
+        Ok(()) => None,
+        Err(error) if again::found_no_space(&error) => Some(error),
+        Err(error) => {
+            core.poison(error);
+            return;
+        }
+    };
     let mut guard = core.pipeline.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(pipeline) = guard.as_mut().filter(|_| core.ended().is_none()) else { return };
-    let written =
-        pipeline.in_flight.iter_mut().find(|batch| batch.batch.index.number == job.number);
-    if let Some(batch) = written {
-        batch.written = true;
+    let ended = pipeline.in_flight.iter_mut().find(|batch| batch.batch.index.number == job.number);
+    if let Some(batch) = ended {
+        batch.write = if no_space.is_some() { Write::NoSpace } else { Write::Done };
     }
     let mut news = News::default();
-    while pipeline.in_flight.front().is_some_and(|batch| batch.written) {
+    while pipeline.in_flight.front().is_some_and(|batch| batch.write == Write::Done) {
         let Some(batch) = pipeline.in_flight.pop_front() else { break };
         pipeline.finish(core, batch, now, &mut news);
     }
+    pipeline.no_space = no_space.or(pipeline.no_space.take());
+    pipeline.take_back(core, now);
     let due = pipeline.due(core);
     let sooner = core.append.lock().set_idle_due(due);
     drop(guard);
@@ -422,6 +473,7 @@ impl Pipeline {
     fn finish(&mut self, core: &Core, batch: InFlight, now: Duration, news: &mut News) {
         let index = &batch.batch.index;
         let end = index.position + u64::from(index.total_bytes);
+        self.unstall(core);
         if batch.sync {
             self.durable = LogPosition { segment: index.segment, position: end };
             self.unsynced_since = None;

@@ -9,20 +9,25 @@ use fanlog_segment_format::{
     layout::{BLOCK_BYTES, RECORD_PREFIX_BYTES, SEGMENT_HEADER_BYTES, align_up},
 };
 
-use super::{FooterLoad, Pipeline};
+use super::{
+    FooterLoad, Pipeline,
+    again::{Next, found_no_space, is_out_of_space},
+};
 use crate::{
     Error, Result,
     append::Taken,
-    config::WhenFull,
     core::Core,
     error::FileOp,
     log::segment::Segment,
-    storage::{AlignedBuffer, WriteSync},
+    storage::{AlignedBuffer, StorageFile, WriteSync},
 };
 
 impl Pipeline {
     /// Whether a batch of `total` bytes fits the active segment, with room left for its footer.
     pub(super) fn fits(&self, core: &Core, total: usize, taken: &Taken) -> bool {
+        if self.leave || self.next.is_some() {
+            return false;
+        }
         let end = self.position + total as u64;
         let footer = FooterBuilder::projected_bytes(
             self.load.messages + taken.messages as usize,
@@ -45,7 +50,7 @@ impl Pipeline {
     ) -> Result<bool> {
         debug_assert!(self.in_flight.is_empty(), "C4: all of the old segment is written");
         self.sync_rest(core)?;
-        let Some(held) = &self.held else { return Ok(false) };
+        let Some(held) = self.held.front() else { return Ok(false) };
         let (batch, taken) = (held.taken.number, &held.taken);
         let footer = FooterBuilder::projected_bytes(
             taken.messages as usize,
@@ -56,10 +61,10 @@ impl Pipeline {
         let needed = align_up(SEGMENT_HEADER_BYTES + total + footer, BLOCK_BYTES) as u64;
         let file_bytes = needed.max(core.config.segment_bytes_max);
         let id = SegmentId(self.active.id().0 + 1);
-        let file = match core.supply.take(core, id, file_bytes) {
+        let file = match self.next_file(core, id, file_bytes) {
             Ok(file) => file,
             Err(error) if is_out_of_space(&error) => {
-                out_of_space(core, id, &error, now);
+                self.stall(core, id, Some(error), now);
                 return Ok(false);
             }
             Err(error) => return Err(error),
@@ -81,8 +86,19 @@ impl Pipeline {
         };
         let mut block = AlignedBuffer::zeroed(SEGMENT_HEADER_BYTES);
         block.copy_from_slice(&header.encode());
-        file.write_all_at(0, &block, WriteSync::Data)
-            .map_err(|source| Error::io(FileOp::Write, core.segment_path(id), source))?;
+        let written = file
+            .write_all_at(0, &block, WriteSync::Data)
+            .map_err(|source| Error::io(FileOp::Write, core.segment_path(id), source));
+        match written {
+            Ok(()) => {}
+            Err(error) if found_no_space(&error) => {
+                // Whether the header is there nobody knows, so nothing but its batch may follow.
+                self.next = Some(Next { id, file });
+                self.stall(core, id, Some(error), now);
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        }
         core.stats.other_written(SEGMENT_HEADER_BYTES as u64);
         let segment = Arc::new(Segment::open(header, Arc::clone(&file)));
         core.log.add_segment(Arc::clone(&segment));
@@ -92,12 +108,26 @@ impl Pipeline {
         self.position = SEGMENT_HEADER_BYTES as u64;
         self.durable = LogPosition { segment: id, position: self.position };
         self.load = FooterLoad::default();
-        if core.append.lock().out_of_space.take().is_some() {
-            core.confirms.stall(None);
-            core.acks_durable.stall(None);
-        }
+        self.leave = false;
+        self.unstall(core);
         core.wake_keeper();
         Ok(true)
+    }
+
+    /// The file of the next segment: one that was taken before, or another.
+    fn next_file(
+        &mut self,
+        core: &Core,
+        id: SegmentId,
+        bytes: u64,
+    ) -> Result<Arc<dyn StorageFile>> {
+        match self.next.take() {
+            Some(next) => {
+                debug_assert_eq!(next.id, id, "the batch that it was taken for is still the next");
+                Ok(next.file)
+            }
+            None => core.supply.take(core, id, bytes),
+        }
     }
 
     /// Makes what was confirmed without a sync durable.
@@ -115,26 +145,6 @@ impl Pipeline {
     }
 }
 
-/// Publishers wait, or are told, until there is room for a segment; it is tried again soon.
-fn out_of_space(core: &Core, id: SegmentId, error: &Error, now: Duration) {
-    let mut state = core.append.lock();
-    state.stalled = true;
-    if state.set_idle_due(Some(now + core.config.ack_delay_max)) {
-        // Whoever keeps the time measures its sleep anew.
-        core.append.work.notify_all();
-    }
-    let full = Error::OutOfSpace { segment: id.0, reason: error.to_string() };
-    state.out_of_space = Some(full.clone());
-    core.append.wake_publishers(&state);
-    drop(state);
-    // It makes room of what is retired.
-    core.wake_keeper();
-    if core.config.when_full == WhenFull::Fail {
-        core.confirms.stall(Some(full.clone()));
-        core.acks_durable.stall(Some(full));
-    }
-}
-
 /// The most control records that the batch can have.
 fn controls_max(taken: &Taken) -> usize {
     taken.control_bytes / RECORD_PREFIX_BYTES
@@ -143,17 +153,4 @@ fn controls_max(taken: &Taken) -> usize {
 /// The most routes that the batch can add.
 fn routes_max(core: &Core, taken: &Taken) -> usize {
     core.log.route_count().min(taken.messages as usize)
-}
-
-/// Whether an error says that there is no room, rather than that the disk is failing.
-pub(crate) fn is_out_of_space(error: &Error) -> bool {
-    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    match error {
-        // Names that may be there or not are in the way of another attempt.
-        Error::Io { op: FileOp::SyncDirectory, .. } => false,
-        Error::Io { source, .. } => {
-            matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge)
-        }
-        _ => false,
-    }
 }

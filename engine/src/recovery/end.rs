@@ -25,7 +25,7 @@ use crate::{
 const LOOK_BYTES: usize = 1 << 20;
 
 impl Tail<'_> {
-    /// Decides what the bytes behind the last batch are: nothing, a torn tail, or damage (T2).
+    /// Decides what the bytes behind the last batch are: nothing, a torn tail, or damage (T3).
     pub(super) fn end_at(
         &mut self,
         segment: &Arc<Segment>,

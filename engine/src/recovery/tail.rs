@@ -2,7 +2,9 @@
 //!
 //! T1. A batch counts if it is valid in its place and follows the one before: number, checksum,
 //!     offset, epoch not lower.
-//! T2. Bad bytes below the largest durable position that any valid batch or header states are
+//! T2. A segment ends where the header of the next one says: a batch of that number or a higher one
+//!     found no space here, perhaps with its last bytes, and was written again there.
+//! T3. Bad bytes below the largest durable position that any valid batch or header states are
 //!     damage. At or past it they are a torn tail.
 
 use std::sync::Arc;
@@ -215,6 +217,11 @@ impl<'a> Tail<'a> {
 
     /// The segment after the last, if it was begun.
     fn open_next(&self, id: SegmentId, chain: &Chain) -> Result<Option<SegmentHeader>> {
+        Ok(self.header_of(id)?.filter(|header| follows(header, chain)))
+    }
+
+    /// The header of a segment of this log, if there is a valid one.
+    fn header_of(&self, id: SegmentId) -> Result<Option<SegmentHeader>> {
         let Some(&bytes) = self.inventory.segments.get(&(id, 0)) else { return Ok(None) };
         if bytes < SEGMENT_HEADER_BYTES as u64 {
             return Ok(None);
@@ -224,7 +231,7 @@ impl<'a> Tail<'a> {
         let block = read_block(self.storage, &name, &*file)?;
         let Ok(header) = SegmentHeader::decode(&block) else { return Ok(None) };
         let own = header.store == self.checkpoint.store && header.segment == id;
-        Ok((own && follows(&header, chain)).then_some(header))
+        Ok(own.then_some(header))
     }
 
     /// Reads the batches of one segment, indexing all and applying those behind the checkpoint.
@@ -243,7 +250,11 @@ impl<'a> Tail<'a> {
         let segment = Arc::new(Segment::open(header, Arc::clone(&file)));
         self.log.add_segment(Arc::clone(&segment));
         let mut position = SEGMENT_HEADER_BYTES as u64;
+        let next = self.header_of(SegmentId(header.covers_to.0 + 1))?;
         loop {
+            if next.as_ref().is_some_and(|next| chain.number >= next.first_batch) {
+                return Ok((segment, Stop::NotNext(None)));
+            }
             let batch = match self.read_batch(&segment, &*file, position, chain)? {
                 Ok(batch) => batch,
                 Err(stop) => return Ok((segment, stop)),

@@ -54,6 +54,11 @@ impl FaultStorage {
         self.with(|rules| rules.faults())
     }
 
+    /// Returns the last call that a rule struck, if one was.
+    pub fn last_struck(&self) -> Option<Call> {
+        self.with(|rules| rules.last())
+    }
+
     fn with<T>(&self, look: impl FnOnce(&mut Rules) -> T) -> T {
         with(&self.rules, look)
     }

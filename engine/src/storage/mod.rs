@@ -259,7 +259,9 @@ pub trait StorageFile: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     ///
-    /// The system's error. Whether any of the bytes are on disk is then unknown.
+    /// The system's error. Whether any of the bytes are on disk is then unknown. `StorageFull`,
+    /// `QuotaExceeded` and `FileTooLarge` say that these bytes found no room, and nothing of others:
+    /// a sync inside that fails is told as another kind.
     fn write_at(&self, position: u64, bytes: &[u8], sync: WriteSync) -> io::Result<usize>;
 
     /// Reads at `position` into `buffer`; returns how many bytes, 0 at the end of the file.

@@ -339,6 +339,10 @@ impl World {
             last = Some(delivery.ack().map_err(|error| self.failed("ack", error))?);
             self.set_acked(queue, &[id], Acked::Asked);
         }
+        if got != expected && self.is_broken() {
+            // What it waited for, a lease perhaps, did not come.
+            return Err(self.failed("drain", "not all came"));
+        }
         if got != expected {
             let wrong = got.iter().zip(&expected).position(|(got, expected)| got != expected);
             return Err(Stop::Problem(format!(

@@ -136,6 +136,7 @@ pub(super) struct Rules {
     list: Vec<FaultRule>,
     counts: HashMap<Call, u64>,
     faults: u64,
+    last: Option<Call>,
 }
 
 impl Rules {
@@ -158,6 +159,10 @@ impl Rules {
         self.faults
     }
 
+    pub(super) fn last(&self) -> Option<Call> {
+        self.last
+    }
+
     /// Counts a call, and returns what is to happen to it.
     pub(super) fn strike(&mut self, call: Call, names: &[&str]) -> Option<Fault> {
         *self.counts.entry(call).or_default() += 1;
@@ -172,6 +177,7 @@ impl Rules {
             self.list.remove(due);
         }
         self.faults += 1;
+        self.last = Some(call);
         if fault == Fault::EintrOnce {
             *self.counts.entry(call).or_default() += 1;
         }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::super::{ALIGNMENT, Allocation, Map, StorageFile, WriteSync};
 
@@ -12,11 +12,23 @@ use super::super::{ALIGNMENT, Allocation, Map, StorageFile, WriteSync};
 pub(super) struct RealFile {
     file: Arc<File>,
     direct: bool,
+    /// Whether a sync failed. The system tells one caller per handle and then forgets: whoever syncs
+    /// beside it, or later, would hear that all is well.
+    sync_failed: Mutex<bool>,
 }
 
 impl RealFile {
     pub(super) fn new(file: File, direct: bool) -> Self {
-        Self { file: Arc::new(file), direct }
+        Self { file: Arc::new(file), direct, sync_failed: Mutex::new(false) }
+    }
+
+    /// Syncs, one caller at a time; after a failure never again.
+    fn sync_data(&self) -> io::Result<()> {
+        let mut failed = self.sync_failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if *failed {
+            return Err(io::Error::other("an earlier sync of this file failed"));
+        }
+        self.file.sync_data().inspect_err(|_| *failed = true)
     }
 }
 
@@ -27,7 +39,9 @@ impl StorageFile for RealFile {
         }
         let written = uninterrupted(|| self.file.write_at(bytes, position))?;
         if sync == WriteSync::Data {
-            self.file.sync_data()?;
+            // Not told as want of space, even if that is the cause: bytes may be gone that were
+            // written long before.
+            self.sync_data().map_err(io::Error::other)?;
         }
         Ok(written)
     }
@@ -37,7 +51,7 @@ impl StorageFile for RealFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+        self.sync_data()
     }
 
     fn bytes(&self) -> io::Result<u64> {
