@@ -87,6 +87,14 @@ pub fn verify(dir: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Report> 
 
 pub(crate) fn check(core: &Arc<Core>, progress: &mut dyn FnMut(Progress)) -> Result<Report> {
     let mut report = Report { cuts: core.recovery.cuts.clone(), ..Report::default() };
+    if core.read_only {
+        // It was opened around the damage, which is still on the disk.
+        report.problems.extend(core.recovery.gaps.iter().map(|gap| Problem {
+            path: gap.path.clone(),
+            position: gap.position,
+            text: gap.to_string(),
+        }));
+    }
     check_checkpoints(core, &mut report)?;
     let segments = core.log.segments();
     let bytes_total = segments.iter().map(|segment| segment.header.file_bytes).sum();

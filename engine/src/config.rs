@@ -17,6 +17,18 @@ pub enum WhenFull {
     Fail,
 }
 
+/// What opening does with a store that is damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum OnDamage {
+    /// It fails with an error that names file and position, and changes nothing.
+    #[default]
+    Fail,
+    /// It opens what is left. What is missing is told in
+    /// [`RecoveryReport::gaps`](crate::RecoveryReport::gaps), all else is delivered. Damaged files
+    /// are kept under names that begin with `damaged-`; what could be read of them is in new files.
+    Quarantine,
+}
+
 /// How far a confirm reaches. Chosen per message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Durability {
@@ -74,6 +86,8 @@ pub struct Config {
     /// checkpoint's size if that is more. In bytes; default 64 MiB, at least 64 KiB. Opening reads
     /// about as much.
     pub checkpoint_log_bytes: u64,
+    /// What opening does with a damaged store. Default: it fails.
+    pub on_damage: OnDamage,
     /// Runs the engine without threads of its own: waits drive it, and
     /// [`Engine::step`](crate::Engine::step) does the background's work. For simulations.
     #[doc(hidden)]
@@ -98,6 +112,7 @@ impl Default for Config {
             buffered_sync_delay_max: Duration::from_secs(1),
             checkpoint_interval: Duration::from_mins(1),
             checkpoint_log_bytes: 64 * MIB as u64,
+            on_damage: OnDamage::Fail,
             stepped: false,
         }
     }

@@ -43,7 +43,7 @@ pub use crate::{
     ack::Ack,
     backup::{BackupFiles, BackupProgress, BackupReport},
     browse::{Browsed, Browser},
-    config::{Config, Durability, WhenFull},
+    config::{Config, Durability, OnDamage, WhenFull},
     deliver::{
         Consumer, ConsumerOptions, Deliveries, Delivery, DeliveryBatch, DeliveryRef, DeliveryTag,
         Payload,
@@ -54,7 +54,7 @@ pub use crate::{
     log::view::Damage,
     message::Message,
     publish::{Confirm, Publisher, Ticket},
-    recovery::{Cut, RecoveryReport},
+    recovery::{Cut, Gap, RecoveryReport},
     route::{Change, ExchangeKind},
     stats::{Histogram, Stats},
 };

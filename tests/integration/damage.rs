@@ -333,21 +333,45 @@ fn segments_without_any_checkpoint_are_no_empty_directory() {
     refused(&machine, &first);
 }
 
+/// Also after a crash: the older one is removed only after the next has its name.
 #[test]
-fn a_store_opens_from_the_older_checkpoint_with_all_its_messages() {
+fn a_missing_checkpoint_is_told_whichever_it_was() {
     let machine = sealed_store(300);
-    let newest = checkpoints(&machine).pop().unwrap();
-    machine.disk.remove_file(&newest).unwrap();
-    let engine = machine.open();
-    assert!(!engine.recovery().clean);
-    assert_eq!(engine.queue("jobs").unwrap().messages, 300);
-    let consumer = consume(&engine, "jobs", 0);
-    for number in 0..300 {
-        let delivery = next(&consumer);
-        assert!(delivery.payload() == pattern(number, BYTES), "message {number}");
-        delivery.keep();
+    let names = checkpoints(&machine);
+    assert_eq!(names.len(), 2);
+    for (gone, left) in [(0, 1), (1, 0)] {
+        let trial = Machine { disk: machine.disk.deep_copy(), clock: Arc::default() };
+        trial.disk.remove_file(&names[gone]).unwrap();
+        refused(&trial, &names[left]);
     }
-    sound(&engine);
+    sound(&machine.open());
+}
+
+#[test]
+fn a_segment_under_a_second_name_is_told() {
+    let machine = sealed_store(300);
+    let all = segments(&machine);
+    let bytes = machine.disk.read_file(&all[1]).unwrap();
+    for name in ["00000077.seg", "00000077.2.seg", "00000001.1.seg"] {
+        let trial = Machine { disk: machine.disk.deep_copy(), clock: Arc::default() };
+        trial.disk.write_file(name, &bytes).unwrap();
+        refused(&trial, name);
+    }
+}
+
+#[test]
+fn a_file_of_another_store_is_told_under_any_name() {
+    let (machine, other) = (sealed_store(300), sealed_store(300));
+    let foreign = other.disk.read_file(&segments(&other)[0]).unwrap();
+    for name in ["00000077.seg", "00000099.seg"] {
+        let trial = Machine { disk: machine.disk.deep_copy(), clock: Arc::default() };
+        trial.disk.write_file(name, &foreign).unwrap();
+        refused(&trial, name);
+    }
+    let newest = checkpoints(&machine).pop().unwrap();
+    let foreign = other.disk.read_file(&checkpoints(&other).pop().unwrap()).unwrap();
+    machine.disk.write_file(&newest, &foreign).unwrap();
+    refused(&machine, &newest);
 }
 
 /// A later batch proves that the earlier one was durable.
@@ -427,10 +451,13 @@ fn unacked_count(engine: &Engine) -> u64 {
 #[test]
 fn files_of_a_newer_version_are_refused_untouched() {
     let machine = sealed_store(100);
+    let ahead = machine.disk.read_file(&segments(&machine)[0]).unwrap();
+    machine.disk.write_file("00000077.seg", &ahead).unwrap();
     for (name, position) in [
         (checkpoints(&machine).pop().unwrap(), 8),
         (segments(&machine).remove(0), 8),
         (segments(&machine).pop().unwrap(), 8),
+        ("00000077.seg".to_owned(), 8),
     ] {
         machine.disk.corrupt(&name, position, 3).unwrap();
         let before = machine.files();
@@ -441,6 +468,7 @@ fn files_of_a_newer_version_are_refused_untouched() {
         assert!(machine.files() == before);
         machine.disk.corrupt(&name, position, 3).unwrap();
     }
+    machine.disk.remove_file("00000077.seg").unwrap();
     sound(&machine.open());
 }
 

@@ -20,6 +20,7 @@ mod limits;
 mod lock;
 mod publish;
 mod purge;
+mod quarantine;
 mod read_only;
 mod reclaim;
 mod redelivery;

@@ -235,6 +235,12 @@ impl Ledger {
         Ok(effects)
     }
 
+    /// Passes over batches and offsets that are lost.
+    pub(crate) fn skip_to(&mut self, number: BatchNumber, offset: Offset) {
+        self.head.next_batch = number;
+        self.head.next_offset = offset;
+    }
+
     fn apply_control(
         &mut self,
         index: &BatchIndex,
@@ -531,6 +537,14 @@ impl Ledger {
     /// queues had any.
     pub(crate) fn clip(&mut self, end: Offset) -> usize {
         self.queues.values().filter(|queue| queue.ledger().acks.clip(end.0)).count()
+    }
+
+    /// Passes over ids that lost records may have used.
+    pub(crate) fn skip_ids(&mut self, count: u32) {
+        let next = &mut self.next;
+        for id in [&mut next.exchange, &mut next.queue, &mut next.group, &mut next.route] {
+            *id = id.saturating_add(count);
+        }
     }
 
     /// Ids that come next, at least as high as these.

@@ -17,8 +17,8 @@ use fanlog_segment_format::{
     footer::FooterBuilder,
     header::SegmentHeader,
     layout::{
-        BATCH_HEADER_BYTES, BLOCK_BYTES, COMMIT_MARK_BYTES, RECORD_ALIGN, SEGMENT_HEADER_BYTES,
-        align_up,
+        BATCH_HEADER_BYTES, BLOCK_BYTES, COMMIT_MAGIC, COMMIT_MARK_BYTES, RECORD_ALIGN,
+        RECORD_BYTES_MAX, RECORD_PREFIX_BYTES, SEGMENT_HEADER_BYTES, align_up,
     },
     record::{Record, RecordHead},
 };
@@ -38,6 +38,17 @@ pub(crate) struct WholeMessage {
     time_us: u64,
 }
 
+impl WholeMessage {
+    pub(crate) fn time_us(&self) -> u64 {
+        self.time_us
+    }
+
+    /// Lists the message in a footer, with its record at `position` of that file.
+    pub(crate) fn list_at(&self, position: u32, footer: &mut FooterBuilder) {
+        footer.message(self.offset, position, self.route, self.payload_bytes, self.time_us);
+    }
+}
+
 /// A batch, or what is left of one.
 #[derive(Debug)]
 pub(crate) struct Gathered {
@@ -47,6 +58,9 @@ pub(crate) struct Gathered {
     pub(crate) header: Option<BatchHeader>,
     /// Of a batch that is whole.
     pub(crate) checksum: Option<u32>,
+    /// As the header says, or as it must have been.
+    pub(crate) number: BatchNumber,
+    pub(crate) epoch: Epoch,
     pub(crate) messages: Vec<WholeMessage>,
     /// Where its control records are in the file.
     pub(crate) controls: Vec<u32>,
@@ -55,6 +69,18 @@ pub(crate) struct Gathered {
 impl Gathered {
     pub(crate) fn end(&self) -> u64 {
         self.position + u64::from(self.total_bytes)
+    }
+
+    /// The first offset that it has, or had.
+    pub(crate) fn first_offset(&self) -> Offset {
+        let first = self.messages.first().map_or(Offset(0), |message| message.offset);
+        self.header.map_or(first, |header| header.first_offset)
+    }
+
+    /// One past the last offset that it has, or had.
+    pub(crate) fn end_offset(&self) -> Offset {
+        let last = self.messages.last().map_or(Offset(0), |message| message.offset.next());
+        self.header.as_ref().map_or(last, |header| end_offset(header).max(last))
     }
 }
 
@@ -65,6 +91,8 @@ pub(crate) struct Known {
     pub(crate) header: SegmentHeader,
     /// One past the last offset that it stands for, where that is known.
     pub(crate) end_offset: Option<Offset>,
+    /// One past its last batch, where that is known.
+    pub(crate) end_batch: Option<BatchNumber>,
     /// Size of its file.
     pub(crate) file_bytes: u64,
 }
@@ -86,23 +114,35 @@ pub(crate) fn gather(bytes: &Bytes<'_>, known: &Known) -> Result<Vec<Gathered>, 
     let headers = headers(bytes, known);
     let mut found: Vec<Gathered> = Vec::new();
     let mut at = SEGMENT_HEADER_BYTES as u64;
-    let mut before = (known.header.epoch, known.header.first_offset);
+    let SegmentHeader { epoch, first_offset, first_batch, .. } = known.header;
+    let mut before = (epoch, first_offset, first_batch);
     for (at_header, header) in headers.iter().enumerate() {
         let next = headers.get(at_header + 1).map(|next| next.first_offset).or(known.end_offset);
         let gap = Gap {
             range: at..header.position,
             offsets: before.1..header.first_offset,
             epoch: (before.0 == header.epoch).then_some(before.0),
+            numbers: before.2..header.number,
         };
         found.extend(headless(bytes, known, gap));
         found.push(gather_batch(bytes, known, header, next)?);
         at = header.position + header.total_bytes() as u64;
-        before = (header.epoch, end_offset(header));
+        before = (header.epoch, end_offset(header), BatchNumber(header.number.0 + 1));
     }
     if let Some(end) = known.end_offset {
-        let gap =
-            Gap { range: at..known.file_bytes, offsets: before.1..end, epoch: Some(before.0) };
+        let gap = Gap {
+            range: at..known.file_bytes,
+            offsets: before.1..end,
+            epoch: Some(before.0),
+            numbers: before.2..known.end_batch.unwrap_or(BatchNumber(u64::MAX)),
+        };
         found.extend(headless(bytes, known, gap));
+    }
+    for batch in &mut found {
+        // A footer counts offsets from the first in 32 bits.
+        batch.messages.retain(|message| {
+            u32::try_from(message.offset.0 - known.header.first_offset.0).is_ok()
+        });
     }
     Ok(found)
 }
@@ -128,6 +168,7 @@ fn headers(bytes: &Bytes<'_>, known: &Known) -> Vec<BatchHeader> {
         let fits = header.first_offset >= first_offset
             && header.number >= first_batch
             && header.epoch >= epoch
+            && known.end_batch.is_none_or(|end| header.number < end)
             && known.end_offset.is_none_or(|end| end_offset(&header) <= end);
         if fits {
             take_in(&mut found, header);
@@ -171,6 +212,8 @@ fn gather_batch(
         total_bytes,
         header: Some(*header),
         checksum: None,
+        number: header.number,
+        epoch: header.epoch,
         messages: Vec::new(),
         controls: Vec::new(),
     };
@@ -190,7 +233,7 @@ fn gather_batch(
     }
     let body = BATCH_HEADER_BYTES + header.body_bytes as usize;
     let body = slice.get(..body).unwrap_or(slice);
-    salvage(&mut batch, body, known, &offsets, header.epoch);
+    salvage(&mut batch, body, known, &offsets, true);
     Ok(batch)
 }
 
@@ -213,37 +256,53 @@ struct Gap {
     offsets: Range<Offset>,
     /// That of both neighbours: else what stands there may have been cut.
     epoch: Option<Epoch>,
+    /// Numbers that lie between them.
+    numbers: Range<BatchNumber>,
 }
 
 /// Records of batches whose headers are damaged.
 fn headless(bytes: &Bytes<'_>, known: &Known, gap: Gap) -> Vec<Gathered> {
     let mut found: Vec<Gathered> = Vec::new();
-    let Some(epoch) = gap.epoch.filter(|_| gap.offsets.start < gap.offsets.end) else {
-        return found;
-    };
-    let mut offsets = gap.offsets;
+    let (mut offsets, mut number) = (gap.offsets, gap.numbers.start);
+    let nothing_missing = offsets.start >= offsets.end && gap.numbers.end.0 == u64::MAX;
+    let Some(epoch) = gap.epoch.filter(|_| !nothing_missing) else { return found };
     let mut at = usize_of(gap.range.start);
     let end = usize_of(gap.range.end.min(known.file_bytes));
-    while at + BLOCK_BYTES <= end {
+    while at + BLOCK_BYTES <= end && number < gap.numbers.end {
+        let begins = bytes(at..at + BLOCK_BYTES).is_some_and(may_begin);
+        let Some(body) = begins.then(|| readable(bytes, at..end)).flatten() else {
+            at += BLOCK_BYTES;
+            continue;
+        };
         let mut batch = Gathered {
             position: at as u64,
             total_bytes: 0,
             header: None,
             checksum: None,
+            number,
+            epoch,
             messages: Vec::new(),
             controls: Vec::new(),
         };
-        if let Some(body) = readable(bytes, at..end) {
-            salvage(&mut batch, body, known, &offsets, epoch);
-        }
-        let Some(last) = batch.messages.last() else {
-            at += BLOCK_BYTES;
-            continue;
+        let mark = find_mark(body).filter(|mark| {
+            mark.epoch == epoch && mark.number >= number && mark.number < gap.numbers.end
+        });
+        let records_end = if let Some(mark) = mark {
+            // It is the batch that belongs here: its control records count, too.
+            batch.number = mark.number;
+            salvage(&mut batch, &body[..mark.at], known, &offsets, true);
+            mark.at
+        } else {
+            salvage(&mut batch, body, known, &offsets, false);
+            let Some(last) = batch.messages.last() else {
+                at += BLOCK_BYTES;
+                continue;
+            };
+            align_up((last.position + last.length) as usize - at, RECORD_ALIGN)
         };
-        offsets.start = last.offset.next();
-        let records_end = (last.position + last.length) as usize - at;
-        let records_end = align_up(records_end, RECORD_ALIGN) + COMMIT_MARK_BYTES;
-        let total = align_up(records_end, BLOCK_BYTES).min(end - at);
+        offsets.start = batch.messages.last().map_or(offsets.start, |last| last.offset.next());
+        number = BatchNumber(batch.number.0 + 1);
+        let total = align_up(records_end + COMMIT_MARK_BYTES, BLOCK_BYTES).min(end - at);
         batch.total_bytes = u32::try_from(total).unwrap_or(u32::MAX);
         at += total;
         found.push(batch);
@@ -251,21 +310,63 @@ fn headless(bytes: &Bytes<'_>, known: &Known, gap: Gap) -> Vec<Gathered> {
     found
 }
 
-/// The messages of a damaged batch whose own checksums are right (N1).
+/// A commit mark, found without the header that says where it is.
+struct Mark {
+    at: usize,
+    number: BatchNumber,
+    epoch: Epoch,
+}
+
+/// Goes from record to record by their lengths to the mark behind the last one.
+fn find_mark(body: &[u8]) -> Option<Mark> {
+    let mut at = BATCH_HEADER_BYTES;
+    loop {
+        let rest = body.get(at..)?;
+        if rest.starts_with(&COMMIT_MAGIC) {
+            let mark = rest.get(..COMMIT_MARK_BYTES)?;
+            let number = u64::from_le_bytes(mark[8..16].try_into().ok()?);
+            let epoch = u32::from_le_bytes(mark[20..24].try_into().ok()?);
+            let body_bytes = u32::from_le_bytes(mark[16..20].try_into().ok()?);
+            let fits = body_bytes as usize == at - BATCH_HEADER_BYTES;
+            return fits.then_some(Mark { at, number: BatchNumber(number), epoch: Epoch(epoch) });
+        }
+        at += align_up(frame(rest)?, RECORD_ALIGN);
+    }
+}
+
+/// The length of the record that begins `bytes`, if it is possible.
+fn frame(bytes: &[u8]) -> Option<usize> {
+    let length = u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
+    (RECORD_PREFIX_BYTES..=RECORD_BYTES_MAX).contains(&length).then_some(length)
+}
+
+/// Whether records, or a mark, may begin behind a batch header at the start of `block`.
+fn may_begin(block: &[u8]) -> bool {
+    let body = block.get(BATCH_HEADER_BYTES..).unwrap_or_default();
+    body.starts_with(&COMMIT_MAGIC) || frame(body).is_some()
+}
+
+/// The records of a damaged batch whose own checksums are right (N1).
+///
+/// Control records say nothing of their place: they count where the batch is known to be the right
+/// one.
 fn salvage(
     batch: &mut Gathered,
     body: &[u8],
     known: &Known,
     offsets: &Range<Offset>,
-    epoch: Epoch,
+    controls: bool,
 ) {
     if body.len() <= BATCH_HEADER_BYTES {
         return;
     }
     let records = records_in(body, BATCH_HEADER_BYTES).verified(seed_record(known.header.store));
     for (at, record) in records.flatten() {
-        let Record::Message(message) = record else { continue };
-        if message.epoch == epoch {
+        let counts = match &record {
+            Record::Message(message) => message.epoch == batch.epoch,
+            Record::Control(_) => controls,
+        };
+        if counts {
             note(batch, body, at, &record, offsets);
         }
     }
@@ -333,19 +434,13 @@ pub(crate) fn rebuild_footer(bytes: &Bytes<'_>, known: &Known) -> Result<Option<
 fn footer_of(batches: &[Gathered], known: &Known) -> FooterBuilder {
     let mut footer = FooterBuilder::new(&known.header);
     let mut messages = 0;
-    let mut next = known.header.first_batch;
     for batch in batches {
-        let number = batch.header.map_or(next, |header| header.number);
-        next = BatchNumber(number.0.saturating_add(1));
+        let number = batch.number;
         let position = u32::try_from(batch.position).unwrap_or(u32::MAX);
         footer.batch(position, batch.total_bytes, messages, number);
         for message in &batch.messages {
-            let WholeMessage { offset, position, route, payload_bytes, time_us, .. } = *message;
-            // A footer counts offsets from the first in 32 bits.
-            if u32::try_from(offset.0 - known.header.first_offset.0).is_ok() {
-                footer.message(offset, position, route, payload_bytes, time_us);
-                messages += 1;
-            }
+            message.list_at(message.position, &mut footer);
+            messages += 1;
         }
         for &control in &batch.controls {
             footer.control(control);

@@ -25,7 +25,7 @@ use crate::{
     Error, Result,
     check::Problem,
     error::FileOp,
-    storage::{Access, Map, Purpose, Storage},
+    storage::{Access, AlignedBuffer, Map, Purpose, Storage},
 };
 
 const UNREAD: u8 = 0;
@@ -63,10 +63,16 @@ impl SealedReader {
     /// and something else as well.
     pub(crate) fn open(storage: &dyn Storage, segment: Arc<Segment>) -> Result<Self> {
         let path = storage.path(&segment.name);
-        let map = storage
-            .open(&segment.name, Access::Read, Purpose::Plain)
-            .and_then(|file| file.map())
-            .map_err(|source| Error::io(FileOp::Map, path.clone(), source))?;
+        let map = if let Some(bytes) = segment.in_memory() {
+            let mut copy = AlignedBuffer::zeroed(bytes.len());
+            copy.copy_from_slice(bytes);
+            Map::of_copy(copy)
+        } else {
+            storage
+                .open(&segment.name, Access::Read, Purpose::Plain)
+                .and_then(|file| file.map())
+                .map_err(|source| Error::io(FileOp::Map, path.clone(), source))?
+        };
         let (layout, footer) = match find_footer(&map, &segment, &path) {
             Ok((layout, range)) => (layout, FooterBytes::Mapped(range)),
             Err(error) => {
@@ -212,7 +218,8 @@ fn rebuild(
 ) -> Result<(FooterLayout, Box<[u8]>)> {
     let header = segment.header;
     let file_bytes = map.len() as u64;
-    let known = Known { header, end_offset: segment.end_offset(), file_bytes };
+    let end_offset = segment.end_offset();
+    let known = Known { header, end_offset, end_batch: None, file_bytes };
     let bytes = |range: Range<usize>| map.populate(range.clone()).ok().map(|()| &map[range]);
     let rebuilt = rebuild_footer(&bytes, &known)
         .map_err(|newer| Error::decode(path.to_owned(), newer.0, newer.1))?;

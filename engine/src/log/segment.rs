@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, PoisonError, RwLock, Weak,
+        Arc, Mutex, OnceLock, PoisonError, RwLock, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
 };
@@ -39,6 +39,8 @@ pub(crate) struct Segment {
     /// Index of its batches, in order. Taken away once the footer is on disk.
     batches: RwLock<Vec<Arc<BatchIndex>>>,
     sealed: AtomicBool,
+    /// Its bytes, where it is not in a file: salvaged in a store that is only read.
+    in_memory: OnceLock<Vec<u8>>,
     /// The map that readers share, while one is alive anywhere: the guard on the file.
     pub(crate) reader: Mutex<Weak<SealedReader>>,
 }
@@ -61,6 +63,7 @@ impl Segment {
             last_checksum: AtomicU32::new(header.previous),
             batches: RwLock::new(Vec::new()),
             sealed: AtomicBool::new(false),
+            in_memory: OnceLock::new(),
             reader: Mutex::new(Weak::new()),
             header,
         }
@@ -77,6 +80,7 @@ impl Segment {
             last_checksum: AtomicU32::new(0),
             batches: RwLock::new(Vec::new()),
             sealed: AtomicBool::new(true),
+            in_memory: OnceLock::new(),
             reader: Mutex::new(Weak::new()),
             header,
         }
@@ -104,6 +108,15 @@ impl Segment {
     /// Where in the log this segment ends.
     pub(crate) fn end_position(&self) -> LogPosition {
         LogPosition { segment: self.id(), position: self.log_end() }
+    }
+
+    /// Says that it has no file, but these bytes.
+    pub(crate) fn keep_in_memory(&self, bytes: Vec<u8>) {
+        self.in_memory.get_or_init(|| bytes);
+    }
+
+    pub(crate) fn in_memory(&self) -> Option<&[u8]> {
+        self.in_memory.get().map(Vec::as_slice)
     }
 
     pub(crate) fn is_sealed(&self) -> bool {

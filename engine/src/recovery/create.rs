@@ -20,22 +20,11 @@ pub(super) const FIRST: u64 = 1;
 const PIECE_BYTES: usize = 1 << 20;
 
 /// Writes the first checkpoint: from then on the directory holds a store.
-///
-/// # Errors
-///
-/// [`Error::Damaged`] if there are segments already: their checkpoints are missing.
 pub(super) fn create(
     storage: &dyn Storage,
     clock: &dyn Clock,
     inventory: &mut Inventory,
 ) -> Result<Checkpoint> {
-    if let Some(&(id, generation)) = inventory.segments.keys().next() {
-        return Err(Error::Damaged {
-            path: storage.path(&FileName::of_segment(id, generation).to_string()),
-            position: 0,
-            problem: "there is a segment but no checkpoint".into(),
-        });
-    }
     let mut first = checkpoint::blank(new_store_id(clock), FIRST, Epoch(0));
     first.created_us = clock.wall_us();
     first.next_ids.exchange = 1;

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use fanlog_segment_format::{SegmentId, file_name::FileName};
 
+use super::harm::{Harm, Intents};
 use crate::{
     Error, Result, error::FileOp, log::segment::Segment, storage::Storage, supply::Supply,
 };
@@ -20,6 +21,8 @@ pub(crate) struct Inventory {
     pub(crate) checkpoints: Vec<u64>,
     temporary: Vec<String>,
     pub(crate) strangers: Vec<String>,
+    /// Names that damaged files are to get.
+    intents: Intents,
 }
 
 impl Inventory {
@@ -27,6 +30,7 @@ impl Inventory {
         let entries =
             storage.list().map_err(|source| Error::io(FileOp::List, storage.path(""), source))?;
         let mut found = Self::default();
+        let mut strangers = Vec::new();
         for entry in entries {
             match FileName::parse(&entry.name).filter(|_| entry.is_file) {
                 Some(FileName::Segment(id)) => {
@@ -44,9 +48,11 @@ impl Inventory {
                 None if entry.is_file && entry.name.starts_with(PROBE) => {
                     found.temporary.push(entry.name);
                 }
-                None => found.strangers.push(entry.name),
+                None => strangers.push(entry),
             }
         }
+        found.intents = Intents::read(&strangers);
+        found.strangers = strangers.into_iter().map(|entry| entry.name).collect();
         found.checkpoints.sort_unstable();
         found.strangers.sort_unstable();
         Ok(found)
@@ -69,27 +75,49 @@ impl Inventory {
         Ok(())
     }
 
+    /// Says what damaged files are going to be named, durably. They keep their names until
+    /// [`Inventory::clean_up`]. Notes the new names in `harm`.
+    pub(super) fn set_aside(&mut self, storage: &dyn Storage, harm: &mut Harm) -> Result<()> {
+        for name in &harm.aside {
+            self.intents.add(storage, name, &self.strangers)?;
+        }
+        for gap in &mut harm.gaps {
+            let name = gap.path.file_name().and_then(|name| name.to_str());
+            let kept = name.filter(|name| harm.aside.iter().any(|aside| aside == name));
+            gap.kept_as =
+                kept.and_then(|name| self.intents.target(name)).map(|to| storage.path(to));
+        }
+        storage
+            .sync_directory()
+            .map_err(|source| Error::io(FileOp::SyncDirectory, storage.path(""), source))
+    }
+
     /// Removes what a crash left over and collects the files that can be used again.
     ///
     /// `segments` are those of the log, of which the last is appended to. Files of later ones were
     /// only prepared; those before it that are not of the log were given up, or never finished.
+    /// `kept` are the numbers of the checkpoints that stay.
     pub(crate) fn clean_up(
         &self,
         storage: &dyn Storage,
-        newest: u64,
+        kept: &[u64],
         segments: &[Arc<Segment>],
         segment_bytes: u64,
     ) -> Result<Supply> {
-        // The newest from before, and the one just written, are kept.
-        for &number in self.checkpoints.iter().filter(|&&number| number != newest) {
-            remove(storage, &FileName::Checkpoint(number).to_string())?;
+        let mut given_up = Vec::new();
+        for &number in self.checkpoints.iter().filter(|number| !kept.contains(number)) {
+            given_up.push(FileName::Checkpoint(number).to_string());
         }
         for &(id, generation) in self.segments.keys() {
             let name = FileName::of_segment(id, generation).to_string();
             if !segments.iter().any(|segment| segment.name == name) {
-                remove(storage, &name)?;
+                given_up.push(name);
             }
         }
+        for name in &given_up {
+            self.intents.give_up(storage, name)?;
+        }
+        self.intents.forget_unused(storage, &given_up)?;
         // A crash may have left one that is not filled: it has its size, and serves. One of another
         // size was made under other settings, or is not made yet.
         let (fit, unfit): (Vec<_>, Vec<_>) =

@@ -13,10 +13,15 @@
 //! E1. The new epoch is durable before a batch of it is written.
 //! E2. What was found is durable before any of it is delivered.
 
+mod choose;
 mod create;
 mod end;
+mod harm;
 mod inventory;
+mod quarantine;
 mod report;
+mod salvage;
+mod strays;
 mod tail;
 
 use std::sync::Arc;
@@ -30,16 +35,17 @@ use fanlog_segment_format::{
     layout::{BLOCK_BYTES, SEGMENT_HEADER_BYTES},
 };
 
-pub use self::report::{Cut, RecoveryReport};
-use self::{inventory::Inventory, tail::Tail};
+pub use self::report::{Cut, Gap, RecoveryReport};
+use self::{harm::Harm, inventory::Inventory, quarantine::Quarantine, strays::Stray, tail::Tail};
 use crate::{
     Config, Error, Result,
     append::{ARENA_BYTES, Append, arena::ArenaPool},
     checkpoint::{self, Kept},
     clock::Clock,
     commit::Pipeline,
+    config::OnDamage,
     core::{Core, Parts},
-    error::FileOp,
+    error::{ErrorKind, FileOp},
     keeper::Keeper,
     ledger::Ledger,
     log::{Log, segment::Segment},
@@ -59,52 +65,137 @@ pub(crate) fn open(
     config.validate()?;
     let began = clock.now();
     let mut inventory = Inventory::read(&*storage)?;
-    let newest = match inventory.newest_checkpoint() {
-        Some(number) => read_checkpoint(&*storage, number)?,
+    let mut harm = Harm::default();
+    let newest = match choose::choose(&*storage, &inventory, config.on_damage, &mut harm)? {
+        Some(checkpoint) => checkpoint,
         None if read_only || !config.create => {
             return Err(Error::NoStore { path: storage.path("") });
         }
         None => create::create(&*storage, &*clock, &mut inventory)?,
     };
-    let log = Log::new(
-        Arc::clone(&storage),
-        newest.store,
-        config.window_bytes_max,
-        config.mapped_segments_max,
-    );
-    let bad = |source| bad_checkpoint(&*storage, newest.number, source);
-    let mut tables = Tables::from_checkpoint(&newest).map_err(bad)?;
-    let mut ledger = Ledger::from_checkpoint(&newest, &log).map_err(bad)?;
-    let mut tail = Tail::new(&*storage, &newest, &inventory, &log, read_only);
-    tail.read_all(&mut ledger, &mut tables)?;
+    let strays = strays::find(&*storage, newest.store, &newest.segments, &inventory)?;
+    let from = From { storage: &storage, newest: &newest, inventory: &inventory, read_only };
+    let read = match (from.read_whole(&config, &strays), config.on_damage) {
+        (Err(error), OnDamage::Quarantine) if error.kind() == ErrorKind::Corrupt => {
+            let read = from.read_damaged(&config, &strays, &mut harm);
+            read.inspect_err(|_| harm.undo(&*storage))?
+        }
+        (read, _) => read?,
+    };
+    let Read { log, ledger, mut tables, mut report, epoch } = read;
     let end = ledger.head.next_offset;
-    ledger.clip(end);
-    ledger.settle(&log);
-    if ledger.counts().iter().any(|count| count.uncounted) {
-        ledger.recount(&log);
-    }
     for queue in ledger.queues() {
         queue.recovered(end);
     }
     tables.next = merge_ids(tables.next, ledger.next_ids());
-    log.set_visible(end);
-    let mut recovery = tail.report(&inventory);
-    recovery.clean = newest.clean && recovery.replayed_batches == 0 && recovery.cuts.is_empty();
-    recovery.created = newest.number == create::FIRST && newest.head.next_batch.0 == 0;
-    recovery.checkpoint = newest.number;
-    recovery.end = end;
+    report.clean =
+        newest.clean && report.replayed_batches == 0 && report.cuts.is_empty() && !harm.any();
+    report.created = newest.number == create::FIRST && newest.head.next_batch.0 == 0;
+    report.checkpoint = newest.number;
+    report.end = end;
     let durable = ledger.head.position;
     let previous = ledger.head.previous;
-    let epoch = Epoch(tail.epoch().0.checked_add(1).ok_or(Error::Exhausted { what: "epoch" })?);
-    let mut found = Found { storage, clock, newest, inventory, log, ledger, epoch };
+    let epoch = epoch.0.checked_add(1 + harm.epochs).ok_or(Error::Exhausted { what: "epoch" })?;
+    let epoch = Epoch(epoch);
+    let mut found = Found { storage, clock, newest, inventory, log, ledger, epoch, harm };
     let (pipeline, supply, kept) = if read_only {
         (None, Supply::default(), Vec::new())
     } else {
         found.take_over(&config, durable, previous)?
     };
-    recovery.epoch = found.epoch.0;
-    recovery.duration = found.clock.now().saturating_sub(began);
-    Ok(found.into_core(config, tables, recovery, pipeline, supply, kept, read_only))
+    report.epoch = found.epoch.0;
+    report.gaps = std::mem::take(&mut found.harm.gaps);
+    report.duration = found.clock.now().saturating_sub(began);
+    Ok(found.into_core(config, tables, report, pipeline, supply, kept, read_only))
+}
+
+/// What recovery begins with.
+#[derive(Clone, Copy)]
+struct From<'a> {
+    storage: &'a Arc<dyn Storage>,
+    newest: &'a Checkpoint,
+    inventory: &'a Inventory,
+    read_only: bool,
+}
+
+/// The state that a checkpoint and the log behind it describe.
+struct Read {
+    log: Log,
+    ledger: Ledger,
+    tables: Tables,
+    report: RecoveryReport,
+    /// The highest that was seen.
+    epoch: Epoch,
+}
+
+impl From<'_> {
+    /// Reads a log of which nothing is missing.
+    ///
+    /// # Errors
+    ///
+    /// Anything that is damaged. Where that may be quarantined the footers are looked at as well.
+    fn read_whole(&self, config: &Config, strays: &[Stray]) -> Result<Read> {
+        if let Some(stray) = strays.first() {
+            return Err(stray.error(&**self.storage));
+        }
+        let (log, mut ledger, mut tables) = self.begin(config)?;
+        let mut tail =
+            Tail::new(&**self.storage, self.newest, self.inventory, &log, self.read_only);
+        tail.read_all(&mut ledger, &mut tables)?;
+        let (report, epoch) = (tail.report(self.inventory), tail.epoch());
+        if config.on_damage == OnDamage::Quarantine {
+            for segment in log.segments().iter().filter(|segment| segment.is_sealed()) {
+                let reader = log.reader(segment)?;
+                if let Some(error) = reader.as_ref().and_then(|reader| reader.footer_damage()) {
+                    return Err(error.clone());
+                }
+            }
+        }
+        settle(&mut ledger, &log, false);
+        Ok(Read { log, ledger, tables, report, epoch })
+    }
+
+    /// Reads what is left of a damaged log.
+    fn read_damaged(&self, config: &Config, strays: &[Stray], harm: &mut Harm) -> Result<Read> {
+        let (log, mut ledger, mut tables) = self.begin(config)?;
+        for stray in strays {
+            let next = ledger.head.next_offset;
+            harm.note(&stray.error(&**self.storage), next, next);
+            harm.set_aside(&stray.name);
+        }
+        let tail = Tail::new(&**self.storage, self.newest, self.inventory, &log, self.read_only);
+        let mut quarantine = Quarantine::new(tail, harm);
+        quarantine.read_all(&mut ledger, &mut tables)?;
+        let tail = quarantine.tail;
+        let (report, epoch) = (tail.report(self.inventory), tail.epoch());
+        ledger.skip_ids(harm.ids);
+        settle(&mut ledger, &log, true);
+        Ok(Read { log, ledger, tables, report, epoch })
+    }
+
+    fn begin(&self, config: &Config) -> Result<(Log, Ledger, Tables)> {
+        let log = Log::new(
+            Arc::clone(self.storage),
+            self.newest.store,
+            config.window_bytes_max,
+            config.mapped_segments_max,
+        );
+        let bad = |source| bad_checkpoint(&**self.storage, self.newest.number, source);
+        let tables = Tables::from_checkpoint(self.newest).map_err(bad)?;
+        let ledger = Ledger::from_checkpoint(self.newest, &log).map_err(bad)?;
+        Ok((log, ledger, tables))
+    }
+}
+
+/// Makes the state fit the log that was found.
+fn settle(ledger: &mut Ledger, log: &Log, damaged: bool) {
+    let end = ledger.head.next_offset;
+    log.set_visible(end);
+    ledger.clip(end);
+    ledger.settle(log);
+    if damaged || ledger.counts().iter().any(|count| count.uncounted) {
+        ledger.recount(log);
+    }
 }
 
 /// A store that was read and understood, not changed yet.
@@ -116,6 +207,7 @@ struct Found {
     log: Log,
     ledger: Ledger,
     epoch: Epoch,
+    harm: Harm,
 }
 
 impl Found {
@@ -138,14 +230,23 @@ impl Found {
             .map_err(|source| Error::io(FileOp::SyncDirectory, self.storage.path(""), source))?;
         // One of them may have the name that the next checkpoint is written under.
         self.inventory.remove_temporary(&*self.storage)?;
+        if self.harm.any() {
+            self.inventory.set_aside(&*self.storage, &mut self.harm)?;
+        }
         let active = match self.log.segments().last().filter(|last| last.end_offset().is_none()) {
             Some(active) => Arc::clone(active),
             None => self.first_segment(config)?,
         };
-        let kept = self.write_checkpoint()?;
+        let mut older = Kept { number: self.newest.number, bytes: 0 };
+        let mut newest = self.write_checkpoint(self.next_checkpoint())?;
+        if self.harm.segments {
+            // The one from before lists files that are no longer to be there.
+            let again = self.write_checkpoint(newest.number + 1)?;
+            older = std::mem::replace(&mut newest, again);
+        }
         let supply = self.inventory.clean_up(
             &*self.storage,
-            self.newest.number,
+            &[older.number, newest.number],
             &self.log.segments(),
             config.segment_bytes_max,
         )?;
@@ -155,13 +256,19 @@ impl Found {
         };
         let durable = if durable.segment == active.id() { durable } else { active.end_position() };
         let pipeline = Pipeline::new(active, file, previous, durable, self.clock.now());
-        Ok((Some(pipeline), supply, kept))
+        Ok((Some(pipeline), supply, vec![older, newest]))
     }
 
-    /// Creates the log's first segment, in a store that has none.
-    fn first_segment(&self, config: &Config) -> Result<Arc<Segment>> {
-        let head = self.newest.head;
-        let id = SegmentId(self.newest.next_ids.segment.max(1));
+    /// Creates the segment that is appended to, where there is none: in a new store, or behind
+    /// damage.
+    fn first_segment(&mut self, config: &Config) -> Result<Arc<Segment>> {
+        let head = self.ledger.head;
+        let next = checkpoint::next_segment(&checkpoint::entries(&self.log, &[]));
+        let mut id = SegmentId(self.newest.next_ids.segment.max(next));
+        if self.harm.any() {
+            let named = self.inventory.segments.keys().next_back();
+            id = id.max(SegmentId(named.map_or(0, |&(id, _)| id.0 + 1)));
+        }
         let header = SegmentHeader {
             store: self.newest.store,
             segment: id,
@@ -178,6 +285,7 @@ impl Found {
         let file = create::segment(&*self.storage, &header)?;
         let segment = Arc::new(Segment::open(header, file));
         self.log.add_segment(Arc::clone(&segment));
+        self.ledger.head.position = segment.end_position();
         Ok(segment)
     }
 
@@ -201,9 +309,14 @@ impl Found {
         Ok(())
     }
 
-    /// The checkpoint that raises the epoch and vouches for the recovered end (E1, E2).
-    fn write_checkpoint(&self) -> Result<Vec<Kept>> {
-        let number = self.inventory.highest_checkpoint().max(self.newest.number) + 1;
+    /// A number that no checkpoint had: one that is missing may have had the next.
+    fn next_checkpoint(&self) -> u64 {
+        let highest = self.inventory.highest_checkpoint().max(self.newest.number);
+        highest + 1 + u64::from(self.harm.epochs)
+    }
+
+    /// A checkpoint that raises the epoch and vouches for the recovered end (E1, E2).
+    fn write_checkpoint(&self, number: u64) -> Result<Kept> {
         let mut checkpoint = checkpoint::blank(self.newest.store, number, self.epoch);
         checkpoint.created_us = self.clock.wall_us();
         let counts = self.ledger.capture(&mut checkpoint);
@@ -211,8 +324,7 @@ impl Found {
         checkpoint.next_ids.segment = checkpoint::next_segment(&checkpoint.segments);
         let bytes = checkpoint.encode();
         checkpoint::store(&*self.storage, number, &bytes)?;
-        let older = Kept { number: self.newest.number, bytes: bytes.len() as u64 };
-        Ok(vec![older, Kept { number, bytes: bytes.len() as u64 }])
+        Ok(Kept { number, bytes: bytes.len() as u64 })
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of an open store, put together once")]

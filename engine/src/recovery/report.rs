@@ -1,6 +1,6 @@
 //! What opening found.
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use fanlog_segment_format::Offset;
 
@@ -24,6 +24,9 @@ pub struct RecoveryReport {
     pub end: Offset,
     /// A torn tail that was cut: never a confirmed message.
     pub cuts: Vec<Cut>,
+    /// What was damaged, with [`OnDamage::Quarantine`](crate::OnDamage::Quarantine): without it
+    /// opening fails.
+    pub gaps: Vec<Gap>,
     /// Files in the directory that are none of the store's; left alone.
     pub strangers: Vec<String>,
     /// How long opening took.
@@ -41,4 +44,32 @@ pub struct Cut {
     pub bytes: u64,
     /// Why they did not count.
     pub reason: String,
+}
+
+/// Something that was found damaged at opening, and what it cost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Gap {
+    /// The file.
+    pub path: PathBuf,
+    /// Where in it.
+    pub position: u64,
+    /// Messages from this offset on are missing,
+    pub from: Offset,
+    /// up to this one, exclusive. The same as `from` if none is missing that is known of.
+    pub to: Offset,
+    /// What is wrong: expected and found.
+    pub reason: String,
+    /// The name under which the file is kept. `None` where it is gone, or is still in use, or the
+    /// store was opened for reading only.
+    pub kept_as: Option<PathBuf>,
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.from < self.to {
+            write!(f, "messages {}..{} are missing: ", self.from, self.to)?;
+        }
+        f.write_str(&self.reason)
+    }
 }

@@ -38,9 +38,9 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Chain {
     pub(super) number: BatchNumber,
-    previous: u32,
-    offset: Offset,
-    epoch: Epoch,
+    pub(super) previous: u32,
+    pub(super) offset: Offset,
+    pub(super) epoch: Epoch,
 }
 
 /// Why reading stopped.
@@ -57,13 +57,13 @@ pub(super) struct Tail<'a> {
     pub(super) storage: &'a dyn Storage,
     pub(super) checkpoint: &'a Checkpoint,
     pub(super) inventory: &'a Inventory,
-    log: &'a Log,
-    read_only: bool,
-    builder: IndexBuilder,
+    pub(super) log: &'a Log,
+    pub(super) read_only: bool,
+    pub(super) builder: IndexBuilder,
     epoch: Epoch,
     pub(super) durable: LogPosition,
-    replayed_batches: u64,
-    read_bytes: u64,
+    pub(super) replayed_batches: u64,
+    pub(super) read_bytes: u64,
     pub(super) cuts: Vec<Cut>,
 }
 
@@ -156,7 +156,7 @@ impl<'a> Tail<'a> {
         Ok(())
     }
 
-    fn chain_from_head(&self) -> Chain {
+    pub(super) fn chain_from_head(&self) -> Chain {
         let head = self.checkpoint.head;
         Chain {
             number: head.next_batch,
@@ -177,7 +177,7 @@ impl<'a> Tail<'a> {
     }
 
     /// A segment that the checkpoint lists: there, whole, and the one it should be.
-    fn check_listed(&self, entry: &SegmentEntry) -> Result<SegmentHeader> {
+    pub(super) fn check_listed(&self, entry: &SegmentEntry) -> Result<SegmentHeader> {
         let name = FileName::of_segment(entry.id, entry.generation).to_string();
         let damaged = |position, problem: &str| {
             let path = self.storage.path(&name);
@@ -374,7 +374,7 @@ struct Read {
     checksum: u32,
 }
 
-fn chain_from(header: &SegmentHeader) -> Chain {
+pub(super) fn chain_from(header: &SegmentHeader) -> Chain {
     Chain {
         number: header.first_batch,
         previous: header.previous,

@@ -46,7 +46,7 @@ impl Map {
     }
 
     /// Makes a view of a copy of a file's bytes.
-    pub(super) fn of_copy(bytes: AlignedBuffer) -> Self {
+    pub(crate) fn of_copy(bytes: AlignedBuffer) -> Self {
         Self { view: View::Copy(bytes) }
     }
 
