@@ -26,6 +26,7 @@ use crate::{
     core::Core,
     error::FileOp,
     log::segment::Segment,
+    recovery::FIRST_CHECKPOINT,
     storage::{
         Access, AlignedBuffer, BackendChoice, Purpose, RealStorage, Storage, StorageFile,
         StorageLock, WriteSync,
@@ -214,6 +215,8 @@ impl Plan {
             segments.truncate(checkpoint.segments.len());
             // Its head is the end of the log: whatever is missing there later is damage.
             checkpoint.clean = true;
+            // The first of a store of its own: none is missing beside it.
+            checkpoint.number = FIRST_CHECKPOINT;
             let parts = segments.iter().zip(&checkpoint.segments).map(|(segment, entry)| {
                 let end = if segment.id() == head.segment {
                     head.position

@@ -140,6 +140,8 @@ fn note<T>(outcome: Result<T>, report: &mut Report) -> Result<Option<T>> {
 }
 
 fn check_checkpoints(core: &Core, report: &mut Report) -> Result<()> {
+    // One that is listed is not removed before it is read.
+    let _paused = core.keeper.checkpoints.pause();
     let entries = core
         .storage
         .list()

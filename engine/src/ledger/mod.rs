@@ -326,7 +326,7 @@ impl Ledger {
         (queue.ledger().applied <= number).then_some(queue)
     }
 
-    fn define_route(&mut self, route: RouteId, groups: Arc<[GroupId]>, log: &Log) {
+    pub(crate) fn define_route(&mut self, route: RouteId, groups: Arc<[GroupId]>, log: &Log) {
         for group in &*groups {
             if let Some(group) = self.groups.get_mut(group) {
                 group.routes.push(route);
@@ -537,6 +537,11 @@ impl Ledger {
     /// queues had any.
     pub(crate) fn clip(&mut self, end: Offset) -> usize {
         self.queues.values().filter(|queue| queue.ledger().acks.clip(end.0)).count()
+    }
+
+    /// Takes note that a route is in use.
+    pub(crate) fn use_route(&mut self, route: RouteId) {
+        self.next.route = self.next.route.max(route.0 + 1);
     }
 
     /// Passes over ids that lost records may have used.

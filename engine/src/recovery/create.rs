@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Number of a store's first checkpoint.
-pub(super) const FIRST: u64 = 1;
+pub(crate) const FIRST: u64 = 1;
 const PIECE_BYTES: usize = 1 << 20;
 
 /// Writes the first checkpoint: from then on the directory holds a store.

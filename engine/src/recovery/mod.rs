@@ -35,6 +35,7 @@ use fanlog_segment_format::{
     layout::{BLOCK_BYTES, SEGMENT_HEADER_BYTES},
 };
 
+pub(crate) use self::create::FIRST as FIRST_CHECKPOINT;
 pub use self::report::{Cut, Gap, RecoveryReport};
 use self::{harm::Harm, inventory::Inventory, quarantine::Quarantine, strays::Stray, tail::Tail};
 use crate::{

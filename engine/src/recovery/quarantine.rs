@@ -24,12 +24,13 @@ use crate::{
     error::{ErrorKind, FileOp},
     ledger::Ledger,
     log::{
+        Sought,
         batch::index_batch,
         gather::{Gathered, Known, Newer, gather},
         index::BatchIndex,
         segment::Segment,
     },
-    route::Tables,
+    route::{DEFAULT_EXCHANGE, Tables},
     storage::{Access, AlignedBuffer, StorageFile},
 };
 use fanlog_segment_format::{
@@ -40,7 +41,7 @@ use fanlog_segment_format::{
     file_name::FileName,
     header::SegmentHeader,
     layout::{BLOCK_BYTES, MESSAGE_HEAD_BYTES, SEGMENT_HEADER_BYTES, align_up},
-    record::RecordHead,
+    record::{MessageRecord, RecordHead},
 };
 
 /// Bytes read at a time.
@@ -117,6 +118,8 @@ impl<'a> Quarantine<'a> {
             self.take_open(&open[at], bound, at + 1 == open.len(), ledger, tables)?;
         }
         self.finish(ledger);
+        self.tail.log.set_visible(ledger.head.next_offset);
+        self.note_unrouted();
         Ok(())
     }
 
@@ -545,10 +548,65 @@ impl<'a> Quarantine<'a> {
                 let (control, _) = Control::decode(&slice[position as usize..]).map_err(bad)?;
                 tables.replay(&control).map_err(bad)?;
             }
+            self.find_routes(index, slice, ledger, tables);
             ledger.skip_to(index.number, index.first_offset);
             ledger.apply(index, slice, *checksum, self.tail.log).map_err(bad)?;
         }
         Ok(indexes)
+    }
+
+    /// Defines routes whose definitions are lost: a message says where it was published, and the
+    /// topology at this place of the log says whose it is then.
+    fn find_routes(
+        &mut self,
+        index: &BatchIndex,
+        slice: &[u8],
+        ledger: &mut Ledger,
+        tables: &mut Tables,
+    ) {
+        for (at, count) in (0..).zip(index.routes()) {
+            if self.tail.log.route_groups(count.route).is_some() {
+                continue;
+            }
+            ledger.use_route(count.route);
+            let start = index.position_of(index.route_message(at, 0)) as usize;
+            let Ok((message, _)) = MessageRecord::decode(&slice[start..]) else { continue };
+            let exchange = match message.exchange {
+                DEFAULT_EXCHANGE => Some(Arc::from("")),
+                other => tables.exchange_name(other),
+            };
+            let key = std::str::from_utf8(message.key).ok();
+            let (Some(exchange), Some(key)) = (exchange, key) else { continue };
+            if let Ok(Some((_, group))) = tables.group(&exchange, key) {
+                tables.recover_route(count.route, &[group.0]);
+                ledger.define_route(count.route, Arc::new([group]), self.tail.log);
+            }
+        }
+    }
+
+    /// Notes messages that nothing says whose they are.
+    fn note_unrouted(&mut self) {
+        let mut at = Offset(0);
+        let unrouted = |route| self.tail.log.route_groups(route).is_none();
+        while let Ok(Sought::View(view)) = self.tail.log.seek(at, &unrouted) {
+            let mut offsets = Vec::new();
+            for route in (0..view.routes()).filter(|&route| unrouted(view.route(route).route)) {
+                let numbers = view.route_lower_bound(route, at)..view.route(route).messages;
+                offsets.extend(numbers.map(|nth| view.offset_of(view.route_message(route, nth))));
+            }
+            offsets.sort_unstable();
+            for run in offsets.chunk_by(|a, b| a.next() == *b) {
+                self.harm.gaps.push(Gap {
+                    path: self.tail.storage.path(""),
+                    position: 0,
+                    from: run[0],
+                    to: run[run.len() - 1].next(),
+                    reason: "the record that says whose they are is lost".to_owned(),
+                    kept_as: None,
+                });
+            }
+            at = view.end_offset().max(at.next());
+        }
     }
 
     /// Indexes of the runs of offsets that are left of a damaged batch.

@@ -373,7 +373,7 @@ impl Tables {
         self.groups.get_mut(&group).is_some_and(|found| found.members.remove(&queue))
     }
 
-    fn recover_route(&mut self, id: RouteId, groups: &[u32]) {
+    pub(crate) fn recover_route(&mut self, id: RouteId, groups: &[u32]) {
         self.next.route = self.next.route.max(id.0 + 1);
         if let [group] = *groups {
             self.routes.insert(GroupId(group), id);
@@ -403,7 +403,8 @@ impl Tables {
             Control::GroupDefine { group, exchange, key, .. } => {
                 self.recover_group(group, exchange, key);
             }
-            Control::Bind { group, queue, .. } => {
+            // The declaration of a queue may be lost by damage.
+            Control::Bind { group, queue, .. } if self.queues.contains_key(&queue) => {
                 self.join(group, queue);
             }
             Control::Unbind { group, queue, .. } => {

@@ -138,7 +138,7 @@ impl Tables {
     /// # Errors
     ///
     /// [`Error::NotFound`] if there is no such exchange.
-    fn group(&self, exchange: &str, key: &str) -> Result<Option<(ExchangeId, GroupId)>> {
+    pub(crate) fn group(&self, exchange: &str, key: &str) -> Result<Option<(ExchangeId, GroupId)>> {
         if exchange.is_empty() {
             let queue = self.queue_ids.get(key).and_then(|id| self.queues.get(id));
             return Ok(queue.map(|queue| (DEFAULT_EXCHANGE, queue.own)));
