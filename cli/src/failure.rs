@@ -62,6 +62,12 @@ impl Failure {
         Self::new("corrupt", Status::Damaged, path, Some(position), text.into())
     }
 
+    /// Bytes of `path` that a newer version of the format wrote.
+    pub(crate) fn unsupported(path: &Path, text: impl Into<String>) -> Self {
+        let path = Some(path.to_path_buf());
+        Self::new("unsupported-version", Status::Version, path, None, text.into())
+    }
+
     /// Something did not happen within its time.
     pub(crate) fn timeout(text: impl Into<String>) -> Self {
         Self::new("timeout", Status::InputOutput, None, None, text.into())

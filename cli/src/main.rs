@@ -10,13 +10,17 @@
     expect(rustdoc::invalid_html_tags, reason = "doc comments of arguments are the help text")
 )]
 
+mod backup;
 mod consume;
 mod declare;
+mod dump;
 mod duration;
 mod failure;
 mod info;
 mod output;
+mod progress;
 mod publish;
+mod purge;
 mod signals;
 mod store;
 mod torture;
@@ -52,7 +56,8 @@ Examples:
   seq 1000 | fanlog publish orders --exchange placed
   fanlog info orders
   fanlog consume orders --queue billing --count 10
-  fanlog verify orders";
+  fanlog verify orders
+  fanlog backup orders /mnt/backup/orders";
 
 #[derive(Subcommand)]
 enum Command {
@@ -61,6 +66,9 @@ enum Command {
     Declare(declare::Declare),
     Publish(publish::Publish),
     Consume(consume::Consume),
+    Purge(purge::Purge),
+    Backup(backup::Backup),
+    Dump(dump::DumpCommand),
     #[command(subcommand)]
     Torture(torture::Torture),
 }
@@ -73,6 +81,9 @@ impl Command {
             Self::Declare(command) => command.run(),
             Self::Publish(command) => command.run(),
             Self::Consume(command) => command.run(),
+            Self::Purge(command) => command.run(),
+            Self::Backup(command) => command.run(),
+            Self::Dump(command) => command.run(),
             Self::Torture(command) => command.run(),
         }
     }
@@ -85,13 +96,16 @@ impl Command {
             Self::Declare(command) => &command.dir,
             Self::Publish(command) => &command.dir,
             Self::Consume(command) => &command.dir,
+            Self::Purge(command) => &command.dir,
+            Self::Backup(command) => &command.dir,
+            Self::Dump(command) => &command.dir,
             Self::Torture(command) => command.dir(),
         }
     }
 
     /// Whether what was not printed was not done either, so that `| head` is a proper end.
     fn may_be_cut_short(&self) -> bool {
-        matches!(self, Self::Info(_) | Self::Verify(_) | Self::Consume(_))
+        matches!(self, Self::Info(_) | Self::Verify(_) | Self::Consume(_) | Self::Dump(_))
     }
 }
 

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use fanlog::check::{self, Progress, Report};
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use fanlog::check::{self, Report};
+use indicatif::HumanBytes;
 use serde::Serialize;
 
 use crate::{
     failure::{Failure, Status},
     output::{Output, one_line},
+    progress,
 };
 
 /// Check every checkpoint, segment, batch and record of a store; write nothing.
@@ -28,9 +29,11 @@ pub(crate) struct Verify {
 
 impl Verify {
     pub(crate) fn run(&self) -> Result<Status, Failure> {
-        let bar = progress_bar();
-        let checked = check::verify(&self.dir, &mut |progress| show(&bar, progress));
-        bar.finish_and_clear();
+        let bar = progress::Progress::new("checking");
+        let checked = check::verify(&self.dir, &mut |told| {
+            bar.show(told.bytes_done, told.bytes_total);
+        });
+        drop(bar);
         let report = checked?;
 
         for problem in &report.problems {
@@ -71,20 +74,6 @@ impl Verify {
         ))?;
         output.flush()
     }
-}
-
-/// A bar on standard error; hidden where that is not a terminal.
-fn progress_bar() -> ProgressBar {
-    let style = ProgressStyle::with_template(
-        "checking [{bar:40}] {bytes}/{total_bytes} {bytes_per_sec} {eta}",
-    )
-    .expect("the template is fixed and valid");
-    ProgressBar::new(0).with_style(style.progress_chars("=> "))
-}
-
-fn show(bar: &ProgressBar, progress: Progress) {
-    bar.set_length(progress.bytes_total);
-    bar.set_position(progress.bytes_done);
 }
 
 #[derive(Serialize)]

@@ -170,7 +170,7 @@ fn take_empty(target: &dyn Storage) -> Result<StorageLock> {
     match other {
         None => Ok(lock),
         Some(other) => Err(Error::Refused {
-            what: format!("backup to {}", target.path("").display()),
+            what: format!("backup to {}", target.path("").components().as_path().display()),
             why: format!("the directory is not empty, it has {:?}", other.name),
         }),
     }

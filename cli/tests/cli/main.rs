@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
 
 mod errors;
+mod operations;
 mod setup;
 mod shell;
 mod torture;

@@ -40,10 +40,15 @@ impl Store {
         self.dir().to_str().unwrap().to_owned()
     }
 
-    /// The arguments `words`, in which `DIR` stands for the store.
+    /// The arguments `words`, in which `DIR` stands for the store and `DIR2` for another directory.
     pub(crate) fn arguments(&self, words: &str) -> Vec<String> {
         let dir = self.dir_text();
-        words.split(' ').map(|word| if word == "DIR" { dir.clone() } else { word.into() }).collect()
+        let word = |word: &str| match word {
+            "DIR" => dir.clone(),
+            "DIR2" => format!("{dir}2"),
+            word => word.into(),
+        };
+        words.split(' ').map(word).collect()
     }
 
     /// Runs `fanlog` with the arguments `words`.
