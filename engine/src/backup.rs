@@ -204,34 +204,36 @@ impl Plan {
         if let Some(ended) = core.ended() {
             return Err(ended);
         }
-        loop {
-            let mut checkpoint = checkpoint::compose(core);
-            let head = checkpoint.head.position;
-            // The log goes on: its head may lie in a segment that was begun after they were listed.
-            if checkpoint.segments.last().is_some_and(|last| last.id < head.segment) {
-                continue;
-            }
-            let mut segments = core.log.segments();
-            segments.truncate(checkpoint.segments.len());
-            // Its head is the end of the log: whatever is missing there later is damage.
-            checkpoint.clean = true;
-            // The first of a store of its own: none is missing beside it.
-            checkpoint.number = FIRST_CHECKPOINT;
-            let parts = segments.iter().zip(&checkpoint.segments).map(|(segment, entry)| {
-                let end = if segment.id() == head.segment {
-                    head.position
-                } else if entry.end_offset.is_some() {
-                    segment.log_end()
-                } else {
-                    // Begun, and nothing in it is confirmed yet.
-                    SEGMENT_HEADER_BYTES as u64
-                };
-                Part { segment: Arc::clone(segment), end: (!entry.sealed).then_some(end) }
-            });
-            let parts: Vec<Part> = parts.collect();
-            let hold = core.keeper.copying.hold(&segments);
-            return Ok((Self { checkpoint, parts }, hold));
+        let mut checkpoint = checkpoint::compose(core);
+        let head = checkpoint.head.position;
+        // The log went on before the segments were listed: what lies behind the head is not part of
+        // this. The first one that is not sealed at or behind it is where the copy will go on.
+        let listed = &mut checkpoint.segments;
+        if let Some(at) = listed.iter().position(|one| !one.sealed && one.id >= head.segment) {
+            listed.truncate(at + 1);
+            listed[at].end_offset = None;
         }
+        checkpoint.next_ids.segment = checkpoint::next_segment(&checkpoint.segments);
+        // Its head is the end of the log: whatever is missing there later is damage.
+        checkpoint.clean = true;
+        // The first of a store of its own: none is missing beside it.
+        checkpoint.number = FIRST_CHECKPOINT;
+        let mut segments = core.log.segments();
+        segments.truncate(checkpoint.segments.len());
+        let parts = segments.iter().zip(&checkpoint.segments).map(|(segment, entry)| {
+            let end = if segment.id() == head.segment {
+                head.position
+            } else if entry.end_offset.is_some() {
+                segment.log_end()
+            } else {
+                // Nothing in it is confirmed yet.
+                SEGMENT_HEADER_BYTES as u64
+            };
+            Part { segment: Arc::clone(segment), end: (!entry.sealed).then_some(end) }
+        });
+        let parts = parts.collect();
+        let hold = core.keeper.copying.hold(&segments);
+        Ok((Self { checkpoint, parts }, hold))
     }
 }
 

@@ -18,8 +18,8 @@ use fanlog::{
 };
 
 use crate::support::{
-    Machine, consume, directory, is_checkpoint, is_segment, next, pattern, publish, ready, settle,
-    small, sound, start, stepped, until, with_jobs,
+    Machine, PATIENCE, consume, directory, is_checkpoint, is_segment, pattern, publish, ready,
+    settle, small, sound, start, stepped, until, with_jobs,
 };
 
 const BYTES: usize = 4000;
@@ -437,7 +437,7 @@ fn at_work(engine: &Engine, mut back_up_and_open: impl FnMut(u64) -> Engine) {
         assert!(view.ack_floor.0 >= acked, "{view:?} {acked}");
         let consumer = consume(&opened, "jobs", 0);
         for number in view.ack_floor.0..end {
-            let delivery = next(&consumer);
+            let delivery = consumer.recv_timeout(PATIENCE).unwrap().expect("all is there");
             assert_eq!(delivery.offset().0, number);
             assert!(delivery.payload()[..8] == number.to_le_bytes());
             assert!(delivery.payload()[8..] == pattern(number, 900));

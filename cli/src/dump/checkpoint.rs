@@ -72,6 +72,15 @@ fn of_queue(entry: &QueueEntry, whole: bool) -> Item {
         |base| json!({ "route": base.route.0, "messages": base.messages, "bytes": base.bytes }),
     );
     let counts = entry.counts.iter().map(|&(offset, count)| json!([offset, count]));
+    let parts = entry.parts.iter().map(|part| {
+        let amount = if part.left { "left" } else { "acked" };
+        json!({
+            "first_offset": part.first_offset.0,
+            "amount": amount,
+            "messages": part.messages,
+            "bytes": part.bytes,
+        })
+    });
     let item = Item::new("queue", 0)
         .with("id", entry.id.0)
         .with("name", entry.name.as_str())
@@ -86,7 +95,8 @@ fn of_queue(entry: &QueueEntry, whole: bool) -> Item {
         .with("left_bytes", entry.left_bytes)
         .with_list("members", members, whole)
         .with_list("bases", bases, whole)
-        .with_list("counts", counts, whole);
+        .with_list("counts", counts, whole)
+        .with_list("parts", parts, whole);
     let item = with_acks(item, "acks", AckBytes(&entry.acks), whole);
     with_arguments(item, &entry.arguments, whole)
 }
@@ -100,4 +110,7 @@ fn of_segment(entry: &SegmentEntry) -> Item {
         .with_some("end_offset", entry.end_offset.map(|end| end.0))
         .with("file_bytes", entry.file_bytes)
         .with("sealed", entry.sealed)
+        .with("outstanding_messages", entry.outstanding_messages)
+        .with("outstanding_bytes", entry.outstanding_bytes)
+        .with_some("uncounted", entry.uncounted.then_some(true))
 }

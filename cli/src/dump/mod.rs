@@ -109,7 +109,7 @@ impl DumpCommand {
             return Ok(());
         }
         let wanted = |id: SegmentId| self.segment.is_none_or(|number| number == id.0);
-        let mut segments = files.segments.iter().filter(|(id, _)| wanted(*id)).peekable();
+        let mut segments = files.segments.iter().filter(|(id, _, _)| wanted(*id)).peekable();
         if let (None, Some(number)) = (segments.peek(), self.segment) {
             return Err(Failure::usage(format!("there is no segment {number}")));
         }
@@ -119,7 +119,7 @@ impl DumpCommand {
             (_, true) => Shown::Records,
             _ => Shown::All,
         };
-        for (id, name) in segments {
+        for (id, _, name) in segments {
             let Some(file) = dump.open(name)? else { continue };
             Segment::new(file, *id, store, shown).dump(dump)?;
         }
@@ -130,7 +130,7 @@ impl DumpCommand {
 /// Names of the files that are part of the store, in order.
 struct Files {
     checkpoints: Vec<String>,
-    segments: Vec<(SegmentId, String)>,
+    segments: Vec<(SegmentId, u32, String)>,
 }
 
 impl Files {
@@ -139,7 +139,10 @@ impl Files {
         for entry in storage.list()?.into_iter().filter(|entry| entry.is_file) {
             match FileName::parse(&entry.name) {
                 Some(FileName::Checkpoint(number)) => checkpoints.push((number, entry.name)),
-                Some(FileName::Segment(id)) => segments.push((id, entry.name)),
+                Some(FileName::Segment(id)) => segments.push((id, 0, entry.name)),
+                Some(FileName::Rewritten(id, generation)) => {
+                    segments.push((id, generation, entry.name));
+                }
                 _ => {}
             }
         }
@@ -152,7 +155,7 @@ impl Files {
     fn store(&self, storage: &dyn Storage) -> Option<StoreId> {
         self.segments
             .iter()
-            .find_map(|(_, name)| File::open(storage, name).ok().as_mut().and_then(store_of))
+            .find_map(|(_, _, name)| File::open(storage, name).ok().as_mut().and_then(store_of))
     }
 }
 

@@ -9,7 +9,8 @@ use crate::setup::Store;
 /// A store with two queues behind an exchange and `count` messages of 1,000 bytes and more.
 fn filled(count: usize) -> Store {
     let store = Store::new();
-    let lines: String = (0..count).map(|n| format!("line {n} {}\n", "x".repeat(1000))).collect();
+    let line = |n| format!("line {n} {}\n", "x".repeat(1000));
+    let lines: String = (0..count).map(line).collect();
     store.fine_with_input("publish DIR --exchange placed --declare billing,shipping", &lines);
     store
 }
