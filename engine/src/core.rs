@@ -7,7 +7,7 @@
 //! pipeline -> append                     begin, complete
 //! pipeline -> dirty list -> queue dirty  begin
 //! pipeline -> ledger -> queue ledger     complete
-//! pause (checkpoints) -> settling -> ledger -> queue ledger     checkpoints, reclaim
+//! pause (checkpoints) -> settling -> ledger -> queue ledger     checkpoints, reclaim, rewriting
 //! queue dirty -> segments                                        acks
 //! dispatch -> hands -> ledger, queue ledger, queue dirty -> dirty list, append
 //! ```

@@ -447,12 +447,14 @@ impl Owner {
             None if !drained || unconfirmed > 0 || core.read_only => Ok(()),
             None => core.keeper.checkpoint(core, true),
         };
+        // What a rewrite under way has written; after a crash the next opening removes it.
+        let abandoned = if drained { core.keeper.rewriter.abandon() } else { Ok(()) };
         core.end(&Error::Closed);
         core.log.forget();
         // Nor under a checkpoint that is being written.
         drop(core.keeper.checkpoints.pause());
         *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        let report = marked.map(|()| CloseReport { unconfirmed });
+        let report = marked.and(abandoned).map(|()| CloseReport { unconfirmed });
         *closed = Some(report.clone());
         report
     }

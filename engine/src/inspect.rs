@@ -95,6 +95,8 @@ pub struct SegmentInfo {
     pub live_bytes: u64,
     /// Bytes of payload in it.
     pub payload_bytes: u64,
+    /// Why rewriting leaves it as it is, if something in it is damaged.
+    pub problem: Option<String>,
 }
 
 /// The queue of that name.
@@ -181,6 +183,7 @@ fn segment_info(core: &Core, segment: &Arc<Segment>, queues: &[Arc<Queue>]) -> S
         file_bytes: segment.header.file_bytes,
         live_bytes,
         payload_bytes,
+        problem: core.keeper.rewriter.problem_of(segment),
     }
 }
 
@@ -218,6 +221,7 @@ pub(crate) fn stats(core: &Core) -> Stats {
     let mut stats = core.stats.snapshot(core.storage.backend());
     stats.segments = segments.len() as u64;
     stats.segments_ready = core.supply.ready();
+    stats.segments_left_alone = core.keeper.rewriter.left_alone();
     stats.deleted_but_held_bytes = keeper::held_bytes(core);
     stats.window_bytes = core.log.window_bytes() as u64;
     stats.pinned_bytes = core.pinned_bytes() as u64;

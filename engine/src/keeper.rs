@@ -20,6 +20,7 @@ use crate::{
     ledger::live::SegmentCount,
     log::segment::Segment,
     reclaim::Retired,
+    rewrite::Rewriter,
     storage::{AlignedBuffer, WriteSync},
 };
 
@@ -27,6 +28,8 @@ use crate::{
 const LOOK_AFTER: Duration = Duration::from_secs(1);
 /// Preparing segments takes at most one part in this many of the time while the log is busy.
 const PREPARE_SHARE: u32 = 10;
+/// The same of rewriting, which the publish rate bounds as well.
+const REWRITE_SHARE: u32 = 3;
 
 /// State of the background's work.
 #[derive(Debug)]
@@ -34,6 +37,7 @@ pub(crate) struct Keeper {
     pub(crate) checkpoints: Checkpoints,
     pub(crate) retired: Retired,
     pub(crate) copying: Copying,
+    pub(crate) rewriter: Rewriter,
     signal: Mutex<bool>,
     wake: Condvar,
     /// When the last checkpoint was written, and the log's end by then.
@@ -57,6 +61,7 @@ impl Keeper {
             checkpoints: Checkpoints::new(kept),
             retired: Retired::default(),
             copying: Copying::default(),
+            rewriter: Rewriter::default(),
             signal: Mutex::new(false),
             wake: Condvar::new(),
             last: Mutex::new(Last { at: now, log_bytes: 0, batches: 0 }),
@@ -139,6 +144,8 @@ pub(crate) enum Did {
     Work,
     /// Prepared a piece of a segment: to be paced while the log is busy.
     Prepared,
+    /// Did a piece of a rewrite: likewise.
+    Rewrote,
 }
 
 /// Does the most urgent piece of the background's work.
@@ -169,10 +176,16 @@ pub(crate) fn step(core: &Core) -> Result<Did> {
         pipeline.as_ref().map(|pipeline| pipeline.active().id())
     };
     let Some(active) = active else { return Ok(Did::Nothing) };
-    if core.supply.step(core, SegmentId(active.0 + 1))? {
-        return Ok(Did::Prepared);
+    let prepared = match core.supply.step(core, SegmentId(active.0 + 1)) {
+        Ok(true) => return Ok(Did::Prepared),
+        // There is no space for a file: rewriting may make some.
+        Err(error) if !is_out_of_space(&error) => return Err(error),
+        prepared => prepared,
+    };
+    if core.keeper.rewriter.step(core)? {
+        return Ok(Did::Rewrote);
     }
-    Ok(Did::Nothing)
+    prepared.map(|_| Did::Nothing)
 }
 
 fn is_full(segment: &Segment) -> bool {
@@ -211,10 +224,11 @@ pub(crate) fn run_keeper(core: &Arc<Core>) {
         let before = std::mem::replace(&mut batches, core.stats.batches());
         match did {
             Did::Work => {}
-            Did::Prepared if batches == before => {}
-            Did::Prepared => {
+            Did::Prepared | Did::Rewrote if batches == before => {}
+            Did::Prepared | Did::Rewrote => {
                 let took = core.clock.now().saturating_sub(began);
-                core.keeper.sleep(took * (PREPARE_SHARE - 1));
+                let share = if did == Did::Prepared { PREPARE_SHARE } else { REWRITE_SHARE };
+                core.keeper.sleep(took * (share - 1));
             }
             Did::Nothing => core.keeper.sleep(LOOK_AFTER),
         }

@@ -32,6 +32,7 @@ mod publish;
 mod queue;
 mod reclaim;
 mod recovery;
+mod rewrite;
 mod route;
 mod stats;
 pub mod storage;

@@ -227,9 +227,10 @@ impl Queue {
             let amounts = std::mem::take(&mut dirty.amounts);
             let mut start = 0;
             for (at, part) in amounts.iter().enumerate() {
-                let last = at + 1 == amounts.len();
+                let next = amounts.get(at + 1).map_or(u64::MAX, |next| next.first.0);
                 // What lies between, and is not this queue's, goes with the later segment.
-                let end = if last { u64::MAX } else { log.bounds_at(part.first).1.0 };
+                let end =
+                    if next == u64::MAX { next } else { log.bounds_at(part.first).1.0.min(next) };
                 scratch.clear();
                 dirty.acks.encode_within(start, end, &mut scratch);
                 let Amount { messages, bytes } = part.amount;

@@ -35,6 +35,14 @@ impl Retired {
         !self.segments.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
+    /// Takes over segments that were replaced when `listed_to` was the newest checkpoint.
+    pub(crate) fn replaced(&self, replaced: &[Arc<Segment>], listed_to: u64) {
+        let mut retired = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.extend(
+            replaced.iter().map(|segment| Gone { segment: Arc::clone(segment), listed_to }),
+        );
+    }
+
     /// Retires what is dead, then gives back one file that may go. Says whether it did anything.
     ///
     /// # Errors
@@ -58,6 +66,7 @@ impl Retired {
             .position(|gone| gone.listed_to < oldest && !core.keeper.copying.has(&gone.segment));
         let Some(at) = ready else { return Ok(did) };
         give_back(core, Arc::clone(&retired[at].segment))?;
+        core.log.forget_split(retired[at].segment.first_offset());
         retired.remove(at);
         Ok(true)
     }

@@ -53,6 +53,14 @@ pub struct Stats {
     pub segments_recycled: u64,
     /// Segments whose files were removed.
     pub segments_deleted: u64,
+    /// Segments whose live messages were copied to another file, which took their place.
+    pub segments_rewritten: u64,
+    /// Of these, those of which several became one.
+    pub segments_merged: u64,
+    /// Bytes of the files that took their place.
+    pub rewritten_bytes: u64,
+    /// Segments that are left as they are because something in them is damaged.
+    pub segments_left_alone: u64,
     /// Bytes of files that were removed or could not be reused while readers hold them.
     pub deleted_but_held_bytes: u64,
     /// Checkpoints written.
@@ -177,6 +185,9 @@ pub(crate) struct Counters {
     purged: Counter,
     recycled: AtomicU64,
     deleted: AtomicU64,
+    rewritten: AtomicU64,
+    merged: AtomicU64,
+    rewritten_bytes: AtomicU64,
     checkpoints: AtomicU64,
     consumers: AtomicU64,
     durable_offset: AtomicU64,
@@ -258,6 +269,13 @@ impl Counters {
         add(&self.deleted, 1);
     }
 
+    /// So many neighbours became one file of so many bytes.
+    pub(crate) fn rewritten(&self, segments: u64, bytes: u64) {
+        add(&self.rewritten, segments);
+        add(&self.merged, if segments > 1 { segments } else { 0 });
+        add(&self.rewritten_bytes, bytes);
+    }
+
     pub(crate) fn checkpointed(&self) {
         add(&self.checkpoints, 1);
     }
@@ -296,6 +314,10 @@ impl Counters {
             segments_ready: 0,
             segments_recycled: read(&self.recycled),
             segments_deleted: read(&self.deleted),
+            segments_rewritten: read(&self.rewritten),
+            segments_merged: read(&self.merged),
+            rewritten_bytes: read(&self.rewritten_bytes),
+            segments_left_alone: 0,
             deleted_but_held_bytes: 0,
             checkpoints: read(&self.checkpoints),
             window_bytes: 0,

@@ -25,6 +25,7 @@ mod read_only;
 mod reclaim;
 mod redelivery;
 mod requeue;
+mod rewrite;
 mod stats;
 mod support;
 mod topology;

@@ -111,6 +111,24 @@ impl AckSet {
         self.pages.runs(self.floor)
     }
 
+    /// Returns the maximal ranges between `from` and `to` that are not acked, half-open and
+    /// increasing. Costs what there is between the two, wherever they lie.
+    pub(crate) fn missing(&self, from: u64, to: u64) -> impl Iterator<Item = (u64, u64)> {
+        let mut at = from.max(self.floor);
+        let mut runs = self.pages.runs_from(at);
+        std::iter::from_fn(move || {
+            while at < to {
+                let (start, end) = runs.next().unwrap_or((to, to));
+                let missing = (at, start.min(to));
+                at = end.max(at);
+                if missing.0 < missing.1 {
+                    return Some(missing);
+                }
+            }
+            None
+        })
+    }
+
     /// Returns the offset after the last acked one; the floor if nothing is acked above it.
     pub(crate) fn end(&self) -> u64 {
         self.pages.end().max(self.floor)

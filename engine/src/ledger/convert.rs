@@ -14,7 +14,6 @@ use crate::{
     queue::Queue,
 };
 
-#[expect(dead_code, reason = "rewriting calls it")]
 impl Ledger {
     /// Counts segment `id` in the place of `sources`, which it replaces.
     ///
@@ -42,9 +41,10 @@ impl Ledger {
             let state = queue.ledger();
             let begun = state.parts.iter().any(|part| first <= part.first && part.first < end);
             // Where it is not begun, its messages there all stay, and are counted when it begins.
-            if state.floor() < end && (begun || state.floor() > first) {
+            let counted = state.floor() < end && (begun || state.floor() > first);
+            drop(state);
+            if counted {
                 let left = left_of(&queue, log, sources)?;
-                drop(state);
                 parts.push((queue, left));
             }
         }

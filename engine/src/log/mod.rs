@@ -15,7 +15,7 @@ pub(crate) mod segment;
 pub(crate) mod view;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::{
         Arc, Mutex, PoisonError, RwLock, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -48,8 +48,24 @@ pub(crate) enum Sought {
     Nothing(Offset),
 }
 
+/// What one segment has.
+enum Found {
+    View(View),
+    /// No wanted message at or past the offset.
+    Nothing,
+    /// It was taken out.
+    Gone,
+}
+
 fn has_wanted(index: &BatchIndex, wanted: &dyn Fn(RouteId) -> bool) -> bool {
     index.routes().iter().any(|count| wanted(count.route))
+}
+
+/// Where in the list these neighbours stand.
+fn place_of(segments: &[Arc<Segment>], neighbours: &[Arc<Segment>]) -> Option<usize> {
+    let same = |(one, other): (&Arc<Segment>, &Arc<Segment>)| Arc::ptr_eq(one, other);
+    let stand = |part: &[Arc<Segment>]| part.iter().zip(neighbours).all(same);
+    segments.windows(neighbours.len().max(1)).position(stand)
 }
 
 /// Readable side of the log.
@@ -62,6 +78,9 @@ pub(crate) struct Log {
     window: RwLock<Window>,
     window_bytes: AtomicUsize,
     segments: RwLock<Vec<Arc<Segment>>>,
+    /// Where segments that were replaced by one started, as long as a kept checkpoint may list them.
+    /// Taken after `segments`.
+    splits: RwLock<BTreeSet<Offset>>,
     /// One past the last offset that may be delivered.
     visible: AtomicU64,
     routes: RwLock<HashMap<RouteId, Arc<[GroupId]>>>,
@@ -84,6 +103,7 @@ impl Log {
             window: RwLock::default(),
             window_bytes: AtomicUsize::new(0),
             segments: RwLock::default(),
+            splits: RwLock::default(),
             visible: AtomicU64::new(0),
             routes: RwLock::default(),
             maps: Mutex::default(),
@@ -133,13 +153,39 @@ impl Log {
     }
 
     /// Takes a segment out: from here on no view of it is made.
-    pub(crate) fn retire_segment(&self, segment: &Segment) {
+    pub(crate) fn retire_segment(&self, segment: &Arc<Segment>) {
         self.segments
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-            .retain(|other| other.id() != segment.id());
+            .retain(|other| !Arc::ptr_eq(other, segment));
+        self.forget_map(segment);
+    }
+
+    /// Whether these segments stand side by side in the log.
+    pub(crate) fn has_neighbours(&self, neighbours: &[Arc<Segment>]) -> bool {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        place_of(&segments, neighbours).is_some()
+    }
+
+    /// Puts one segment in the place of neighbours: from here on no view of them is made. Says
+    /// whether they stood there, side by side; else nothing is changed.
+    pub(crate) fn replace_segments(&self, old: &[Arc<Segment>], new: &Arc<Segment>) -> bool {
+        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(first) = place_of(&segments, old) else { return false };
+        segments.splice(first..first + old.len(), [Arc::clone(new)]);
+        let mut splits = self.splits.write().unwrap_or_else(PoisonError::into_inner);
+        splits.extend(old.iter().skip(1).map(|segment| segment.first_offset()));
+        drop(splits);
+        drop(segments);
+        for segment in old {
+            self.forget_map(segment);
+        }
+        true
+    }
+
+    fn forget_map(&self, segment: &Arc<Segment>) {
         let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
-        maps.retain(|reader| reader.segment.id() != segment.id());
+        maps.retain(|reader| !Arc::ptr_eq(&reader.segment, segment));
     }
 
     /// Whether a view of a retired segment is still out; then its file may not be written again.
@@ -186,12 +232,12 @@ impl Log {
             let Some(segment) = self.segment_at(from) else { break };
             // Read before the segment is looked through: it may be ended, and sealed, meanwhile.
             let end = segment.end_offset();
-            if let Some(view) = self.view_in(&segment, from, wanted)? {
-                return Ok(Sought::View(view));
-            }
-            match end {
-                Some(end) => from = end.max(from.next()),
-                None => break,
+            match (self.view_in(&segment, from, wanted)?, end) {
+                (Found::View(view), _) => return Ok(Sought::View(view)),
+                // Looked for again: what is live in it is in the file that took its place.
+                (Found::Gone, _) => {}
+                (Found::Nothing, Some(end)) => from = end.max(from.next()),
+                (Found::Nothing, None) => break,
             }
         }
         Ok(Sought::Nothing(visible.max(offset)))
@@ -216,13 +262,29 @@ impl Log {
     }
 
     /// The offsets, half-open, of the segment that holds `offset`, as far as they are visible now.
+    ///
+    /// Of a merged segment, those of the one that went into it, as long as a kept checkpoint may list
+    /// that one: what is written about them may be replayed from there.
     pub(crate) fn bounds_at(&self, offset: Offset) -> (Offset, Offset) {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
         let at = segments.partition_point(|segment| segment.first_offset() <= offset);
         let Some(segment) = at.checked_sub(1).and_then(|at| segments.get(at)) else {
             return (offset, offset.next());
         };
-        (segment.first_offset(), segment.end_offset().unwrap_or_else(|| self.visible()))
+        let first = segment.first_offset();
+        let end = segment.end_offset().unwrap_or_else(|| self.visible());
+        let splits = self.splits.read().unwrap_or_else(PoisonError::into_inner);
+        let split_before = splits.range(..=offset).next_back();
+        let split_after = splits.range(offset.next()..).next();
+        (
+            split_before.map_or(first, |&split| split.max(first)),
+            split_after.map_or(end, |&split| split.min(end)),
+        )
+    }
+
+    /// No checkpoint lists a replaced segment that started there any more.
+    pub(crate) fn forget_split(&self, first: Offset) {
+        self.splits.write().unwrap_or_else(PoisonError::into_inner).remove(&first);
     }
 
     /// The first segment that does not end at or before `offset`.
@@ -238,20 +300,20 @@ impl Log {
         segment: &Arc<Segment>,
         offset: Offset,
         wanted: &dyn Fn(RouteId) -> bool,
-    ) -> Result<Option<View>> {
+    ) -> Result<Found> {
         if segment.is_sealed() {
-            let Some(reader) = self.reader(segment)? else { return Ok(None) };
+            let Some(reader) = self.reader(segment)? else { return Ok(Found::Gone) };
             let footer = reader.footer();
             let stored = footer.lower_bound(offset) < footer.messages()
                 && (0..footer.routes()).any(|at| wanted(footer.route(at).route));
-            return Ok(stored.then_some(View::Sealed(reader)));
+            return Ok(if stored { Found::View(View::Sealed(reader)) } else { Found::Nothing });
         }
         let found = segment.find_batch(offset, &|index| has_wanted(index, wanted));
         match found {
-            Some(index) => Ok(Some(View::Batch(self.read_back(segment, index)?))),
+            Some(index) => Ok(Found::View(View::Batch(self.read_back(segment, index)?))),
             // Sealed just now, its index given up for the footer.
             None if segment.is_sealed() => self.view_in(segment, offset, wanted),
-            None => Ok(None),
+            None => Ok(Found::Nothing),
         }
     }
 
@@ -261,13 +323,25 @@ impl Log {
     /// lock on `maps`, so a file that is written again is never mapped.
     pub(crate) fn reader(&self, segment: &Arc<Segment>) -> Result<Option<Arc<SealedReader>>> {
         let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(reader) = self.map(segment)? else { return Ok(None) };
+        maps.retain(|other| !Arc::ptr_eq(other, &reader));
+        maps.push_back(Arc::clone(&reader));
+        if maps.len() > self.maps_max {
+            maps.pop_front();
+        }
+        Ok(Some(reader))
+    }
+
+    /// As [`Self::reader`], for one look through it: it is not kept alive for others.
+    pub(crate) fn reader_once(&self, segment: &Arc<Segment>) -> Result<Option<Arc<SealedReader>>> {
+        let _maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
+        self.map(segment)
+    }
+
+    /// The map that is shared, or a new one. The caller has the lock on `maps`.
+    fn map(&self, segment: &Arc<Segment>) -> Result<Option<Arc<SealedReader>>> {
         let mut shared = segment.reader.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(reader) = shared.upgrade() {
-            maps.retain(|other| !Arc::ptr_eq(other, &reader));
-            maps.push_back(Arc::clone(&reader));
-            if maps.len() > self.maps_max {
-                maps.pop_front();
-            }
             return Ok(Some(reader));
         }
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
@@ -277,10 +351,6 @@ impl Log {
         drop(segments);
         let reader = Arc::new(SealedReader::open(&*self.storage, Arc::clone(segment))?);
         *shared = Arc::downgrade(&reader);
-        maps.push_back(Arc::clone(&reader));
-        if maps.len() > self.maps_max {
-            maps.pop_front();
-        }
         Ok(Some(reader))
     }
 

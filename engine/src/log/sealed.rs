@@ -120,8 +120,32 @@ impl SealedReader {
         };
         match decoded {
             Some(record) if record.offset == offset => Ok(record),
-            _ => Err(Damage { offset, path: self.path.clone(), position: position as u64 }),
+            _ => Err(self.damage_of(number)),
         }
+    }
+
+    /// Says of message `number` that it is damaged.
+    pub(crate) fn damage_of(&self, number: u32) -> Damage {
+        let footer = self.footer();
+        let position = u64::from(footer.position_of(number));
+        Damage { offset: footer.offset_of(number), path: self.path.clone(), position }
+    }
+
+    /// The bytes of message `number`'s record, not checked and without padding; `None` where they
+    /// can't be read, or can't be a record of their batch.
+    pub(crate) fn record_bytes(&self, number: u32) -> Option<&[u8]> {
+        let footer = self.footer();
+        let start = footer.position_of(number) as usize;
+        let batch = footer.batch(footer.batch_of_position(footer.position_of(number)));
+        let end = (batch.position + batch.total_bytes) as usize;
+        let head = start..end.min(start + BLOCK_BYTES);
+        // Populated before it is touched: a page that the disk can't deliver is an error here.
+        self.map.populate(head.clone()).ok()?;
+        let length = RecordHead::peek(self.map.get(start..end)?).ok()?.length as usize;
+        if start + length > head.end {
+            self.map.populate(start..start + length).ok()?;
+        }
+        self.map.get(start..start + length)
     }
 
     /// A record of a batch whose checksum is wrong: good if its own is right.

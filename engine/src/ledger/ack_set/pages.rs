@@ -78,7 +78,20 @@ impl<const FRESH_WORDS: usize> Pages<FRESH_WORDS> {
 
     /// The maximal runs at and above `floor`, increasing.
     pub(super) fn runs(&self, floor: u64) -> impl Iterator<Item = (u64, u64)> {
-        let parts = self.directory.iter().flat_map(Stretch::runs);
+        Self::runs_of(self.directory.iter(), floor)
+    }
+
+    /// As [`Self::runs`], found without passing what lies below.
+    pub(super) fn runs_from(&self, from: u64) -> impl Iterator<Item = (u64, u64)> {
+        let place = self.directory.locate(from).unwrap_or_default();
+        Self::runs_of(self.directory.iter_from(place), from)
+    }
+
+    fn runs_of<'a>(
+        stretches: impl Iterator<Item = &'a Stretch>,
+        floor: u64,
+    ) -> impl Iterator<Item = (u64, u64)> {
+        let parts = stretches.flat_map(Stretch::runs);
         let parts = parts.filter(move |&(_, end)| end > floor);
         Merged { parts: parts.map(move |(start, end)| (start.max(floor), end)), next: None }
     }

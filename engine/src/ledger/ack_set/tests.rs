@@ -83,6 +83,10 @@ fn check(set: &AckSet, floor: u64, model: &BTreeSet<u64>, probes: &[(u64, u64)])
             "{from}"
         );
         assert_eq!(set.contains(to), acked(to), "{to}");
+        let to = to.min(from.saturating_add(2_000));
+        let missing = (from..to).filter(|&at| !acked(at)).collect();
+        let found: Vec<_> = set.missing(from, to).collect();
+        assert_eq!(found, runs_of(&missing), "{from}..{to}");
     }
     let copy = reloaded(set);
     assert_eq!(&copy, set);
