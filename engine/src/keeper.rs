@@ -116,7 +116,9 @@ impl Keeper {
     fn checkpoint_due(&self, core: &Core) -> bool {
         let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let batches = core.ledger().head.next_batch.0;
-        if batches == last.batches {
+        // Files of dead segments stand until two checkpoints do not list them: also where nothing
+        // happens any more.
+        if batches == last.batches && !self.retired.any() {
             return false;
         }
         let size = self.checkpoints.newest().map_or(0, |kept| kept.bytes);

@@ -14,7 +14,7 @@ use fanlog_segment_format::{
 
 use crate::{
     ack::DirtyQueues,
-    deliver::{Dispatch, Ready, Sleepers},
+    deliver::{Claim, Dispatch, Sleepers},
     ledger::{
         ack_set::AckBatch,
         queue_ledger::{Amount, QueueLedger},
@@ -161,13 +161,13 @@ impl Queue {
         self: &Arc<Self>,
         list: &DirtyQueues,
         log: &Log,
-        messages: &[Ready],
+        messages: &[Claim],
     ) -> (u64, bool) {
         let mut dirty = self.dirty();
-        for ready in messages {
-            dirty.acks.insert(ready.from, ready.offset.0 + 1);
-            dirty.note(log, ready.offset, ready.amount());
-            dirty.settled = dirty.settled.plus(ready.amount());
+        for claim in messages {
+            dirty.acks.insert(claim.from, claim.offset.0 + 1);
+            dirty.note(log, claim.offset, claim.amount());
+            dirty.settled = dirty.settled.plus(claim.amount());
         }
         self.enlist(dirty, list)
     }

@@ -245,3 +245,70 @@ fn files_prepared_ahead_are_used_again_after_a_reopen() {
     }
     assert!(machine.files().len() <= before + 1, "{:?}", machine.files().keys());
 }
+
+/// A tag is no guard: only who has the bytes keeps them.
+#[test]
+fn messages_kept_by_their_tags_keep_no_file_from_being_used_again() {
+    let (machine, engine) = with_jobs();
+    stream(&engine, 0, 100, false);
+    tidy(&machine, &engine);
+    drop(engine);
+    let engine = machine.open();
+    let consumer = consume(&engine, "jobs", 0);
+    let batch = consumer.recv_batch(100, Duration::ZERO).unwrap();
+    assert_eq!(batch.len(), 100);
+    let tags = batch.keep();
+    engine.declare_queue("other").unwrap();
+    engine.delete_queue("jobs").unwrap();
+    tidy(&machine, &engine);
+    let stats = engine.stats();
+    assert!(stats.segments <= 2, "{}", stats.segments);
+    assert_eq!(stats.deleted_but_held_bytes, 0, "of {} tags", tags.len());
+    drop(consumer);
+}
+
+#[test]
+fn a_message_kept_by_its_tag_comes_again_whole_from_wherever_it_lies() {
+    let (machine, engine) = with_jobs();
+    let holder = consume(&engine, "jobs", 0);
+    for number in 0..60 {
+        publish(&engine, "jobs", &pattern(number, BYTES));
+    }
+    let tags = holder.recv_batch(100, Duration::ZERO).unwrap().keep();
+    assert_eq!(tags.len(), 60);
+    // Some are in the window, some in the unsealed part, most in sealed segments.
+    tidy(&machine, &engine);
+    for tag in &tags {
+        holder.nack(*tag, true).unwrap();
+    }
+    let taker = consume(&engine, "jobs", 1);
+    drop(holder);
+    for number in 0..60 {
+        let delivery = next(&taker);
+        assert!(delivery.redelivered() && delivery.offset().0 == number);
+        assert!(delivery.payload() == pattern(number, BYTES), "{number}");
+        delivery.ack().unwrap();
+    }
+}
+
+/// Two checkpoints more, although nothing happens: then the last dead segments are given back too.
+#[test]
+fn what_died_last_is_given_back_although_nothing_happens_any_more() {
+    let (machine, engine) = with_jobs();
+    stream(&engine, 0, 100, false);
+    let consumer = consume(&engine, "jobs", 0);
+    let batch = consumer.recv_batch(100, Duration::ZERO).unwrap();
+    batch.ack().unwrap().wait().unwrap();
+    settle(&engine);
+    let before = disk_bytes(&machine);
+    for _ in 0..4 {
+        machine.clock.advance(Duration::from_secs(61));
+        settle(&engine);
+    }
+    let after = disk_bytes(&machine);
+    assert!(after + (256 << 10) < before, "{before} bytes, then {after}");
+    let checkpoints = engine.stats().checkpoints;
+    machine.clock.advance(Duration::from_secs(1000));
+    settle(&engine);
+    assert_eq!(engine.stats().checkpoints, checkpoints, "and then it is quiet");
+}

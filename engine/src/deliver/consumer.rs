@@ -11,7 +11,9 @@ use std::{
 
 use event_listener::{Event, Listener};
 
-use super::{ConsumerOptions, Delivery, DeliveryBatch, DeliveryTag, Ready, deal, hand::Hand};
+use super::{
+    Claim, ConsumerOptions, Delivery, DeliveryBatch, DeliveryTag, Ready, deal, hand::Hand,
+};
 use crate::{
     Ack, Error, Result,
     confirm::{deadline_after, instant_now},
@@ -70,16 +72,16 @@ impl ConsumerShared {
 
     pub(super) fn ack(&self, tag: DeliveryTag) -> Result<Ack> {
         let mut hand = self.hand();
-        let Some(ready) = hand.settle(tag) else {
+        let Some(claim) = hand.settle(tag) else {
             drop(hand);
             return Err(self.unknown(tag));
         };
-        Ok(self.acked(hand, std::slice::from_ref(&ready)))
+        Ok(self.acked(hand, &[claim]))
     }
 
     /// Tells the queue of what was taken from the hand, which is given back after that: at no
     /// moment is a message in neither (D4).
-    fn acked(&self, hand: MutexGuard<'_, Hand>, settled: &[Ready]) -> Ack {
+    fn acked(&self, hand: MutexGuard<'_, Hand>, settled: &[Claim]) -> Ack {
         if settled.is_empty() {
             return Ack::new(Arc::clone(&self.core), None);
         }
@@ -119,11 +121,11 @@ impl ConsumerShared {
         // Before they are taken from the hand: see D4.
         let mut dispatch = self.queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
         let mut hand = self.hand();
-        let settled: Vec<Ready> = tags.iter().filter_map(|&tag| hand.settle(tag)).collect();
+        let settled: Vec<Claim> = tags.iter().filter_map(|&tag| hand.settle(tag)).collect();
         drop(hand);
         let any = !settled.is_empty();
-        for ready in settled {
-            dispatch.make().give_back(Ready { redelivered: true, ..ready });
+        for claim in settled {
+            dispatch.make().give_back(claim.again());
         }
         drop(dispatch);
         if any {
@@ -140,11 +142,11 @@ impl ConsumerShared {
         let mut guard = self.queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
         let (held, inbox) = self.hand().close();
         let dispatch = guard.make();
-        for ready in held {
-            dispatch.give_back(Ready { redelivered: true, ..ready });
+        for claim in held {
+            dispatch.give_back(claim.again());
         }
         for ready in inbox {
-            dispatch.give_back(ready);
+            dispatch.give_back(ready.claim());
         }
         dispatch.leave(self);
         drop(guard);

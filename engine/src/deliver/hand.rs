@@ -4,19 +4,31 @@ use std::collections::VecDeque;
 
 use fanlog_segment_format::Offset;
 
-use super::{DeliveryTag, Ready};
+use super::{Claim, DeliveryTag, Ready};
+
+/// A message that was fetched.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    tag: u64,
+    /// `None` once it is settled.
+    claim: Option<Claim>,
+}
 
 /// What a consumer has: dealt and not fetched, fetched and not settled.
 #[derive(Debug)]
 pub(super) struct Hand {
     limit: usize,
     inbox: VecDeque<Ready>,
-    /// Fetched, by tag; `None` once settled. The first has tag `first_tag`.
-    held: VecDeque<Option<Ready>>,
-    first_tag: u64,
+    /// Fetched, by tag. The first is not settled; of the others at most half are, but for some, so
+    /// that the memory follows what is held, however long the first one is.
+    held: VecDeque<Held>,
+    next_tag: u64,
     outstanding: usize,
     closed: bool,
 }
+
+/// So many settled messages may stay among those held.
+const SETTLED_MAX: usize = 64;
 
 impl Hand {
     pub(super) fn new(limit: usize) -> Self {
@@ -24,7 +36,7 @@ impl Hand {
             limit,
             inbox: VecDeque::new(),
             held: VecDeque::new(),
-            first_tag: 1,
+            next_tag: 1,
             outstanding: 0,
             closed: false,
         }
@@ -39,12 +51,17 @@ impl Hand {
         self.closed
     }
 
+    fn claims(&self) -> impl Iterator<Item = Claim> {
+        self.held.iter().filter_map(|held| held.claim)
+    }
+
     /// Takes nothing more; what it held, and what was in its inbox, goes back.
-    pub(super) fn close(&mut self) -> (Vec<Ready>, VecDeque<Ready>) {
+    pub(super) fn close(&mut self) -> (Vec<Claim>, VecDeque<Ready>) {
         self.closed = true;
         self.outstanding = 0;
-        let held = std::mem::take(&mut self.held);
-        (held.into_iter().flatten().collect(), std::mem::take(&mut self.inbox))
+        let held = self.claims().collect();
+        self.held = VecDeque::new();
+        (held, std::mem::take(&mut self.inbox))
     }
 
     /// Takes and hands out nothing more; what was in its inbox goes back.
@@ -54,14 +71,13 @@ impl Hand {
     }
 
     /// All that it has: fetched and not settled, and in the inbox.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Ready> {
-        self.held.iter().flatten().chain(&self.inbox)
+    pub(super) fn all(&self) -> impl Iterator<Item = Claim> {
+        self.claims().chain(self.inbox.iter().map(Ready::claim))
     }
 
     /// One past the last message that was fetched and is not settled.
     pub(super) fn held_end(&self) -> Offset {
-        let held = self.held.iter().flatten().map(|ready| ready.offset.next());
-        held.max().unwrap_or_default()
+        self.claims().map(|claim| claim.offset.next()).max().unwrap_or_default()
     }
 
     /// Messages that it may still be given.
@@ -82,33 +98,51 @@ impl Hand {
 
     pub(super) fn fetch(&mut self) -> Option<(DeliveryTag, Ready)> {
         let ready = self.inbox.pop_front()?;
-        let tag = DeliveryTag(self.first_tag + self.held.len() as u64);
-        self.held.push_back(Some(ready.clone()));
+        let tag = self.next_tag;
+        self.next_tag += 1;
+        self.held.push_back(Held { tag, claim: Some(ready.claim()) });
         self.outstanding += 1;
-        Some((tag, ready))
+        Some((DeliveryTag(tag), ready))
     }
 
-    pub(super) fn settle(&mut self, tag: DeliveryTag) -> Option<Ready> {
-        let at = usize::try_from(tag.0.checked_sub(self.first_tag)?).ok()?;
-        let ready = self.held.get_mut(at)?.take()?;
-        self.outstanding -= 1;
-        while let Some(None) = self.held.front() {
-            self.held.pop_front();
-            self.first_tag += 1;
+    /// Where the message of a tag stands among those held.
+    fn position_of(&self, tag: DeliveryTag) -> Option<usize> {
+        let first = self.held.front()?.tag;
+        let at = usize::try_from(tag.0.checked_sub(first)?).ok()?;
+        // There, unless settled ones before it were left out.
+        if self.held.get(at).is_some_and(|held| held.tag == tag.0) {
+            return Some(at);
         }
-        Some(ready)
+        self.held.binary_search_by_key(&tag.0, |held| held.tag).ok()
+    }
+
+    pub(super) fn settle(&mut self, tag: DeliveryTag) -> Option<Claim> {
+        let at = self.position_of(tag)?;
+        let claim = self.held.get_mut(at)?.claim.take()?;
+        self.outstanding -= 1;
+        self.leave_out_settled();
+        Some(claim)
     }
 
     /// Settles everything up to and with `tag`; an unknown tag settles nothing.
-    pub(super) fn settle_to(&mut self, tag: DeliveryTag) -> Option<Vec<Ready>> {
-        let count = usize::try_from(tag.0.checked_sub(self.first_tag)?).ok()?.checked_add(1)?;
-        if count > self.held.len() {
+    pub(super) fn settle_to(&mut self, tag: DeliveryTag) -> Option<Vec<Claim>> {
+        let count = self.held.partition_point(|held| held.tag <= tag.0);
+        if count == 0 || tag.0 >= self.next_tag {
             return None;
         }
-        self.first_tag += count as u64;
-        let settled: Vec<Ready> = self.held.drain(..count).flatten().collect();
+        let settled: Vec<Claim> = self.held.drain(..count).filter_map(|held| held.claim).collect();
         self.outstanding -= settled.len();
+        self.leave_out_settled();
         Some(settled)
+    }
+
+    fn leave_out_settled(&mut self) {
+        while self.held.front().is_some_and(|held| held.claim.is_none()) {
+            self.held.pop_front();
+        }
+        if self.held.len() > 2 * self.outstanding + SETTLED_MAX {
+            self.held.retain(|held| held.claim.is_some());
+        }
     }
 }
 
@@ -158,11 +192,45 @@ mod tests {
         let mut hand = hand_with(5);
         hand.settle(DeliveryTag(2)).unwrap();
         let settled = hand.settle_to(DeliveryTag(4)).unwrap();
-        let offsets: Vec<u64> = settled.iter().map(|ready| ready.offset.0).collect();
+        let offsets: Vec<u64> = settled.iter().map(|claim| claim.offset.0).collect();
         assert_eq!(offsets, [0, 2, 3]);
         assert!(hand.settle_to(DeliveryTag(4)).is_none());
         assert!(hand.settle_to(DeliveryTag(6)).is_none());
         assert!(hand.settle(DeliveryTag(5)).is_some());
+    }
+
+    #[test]
+    fn one_that_is_held_long_keeps_no_memory_of_those_settled_after_it() {
+        let mut hand = hand_with(1);
+        for offset in 1..100_000 {
+            hand.put(ready(offset));
+            let (tag, _) = hand.fetch().unwrap();
+            assert_eq!(hand.settle(tag).unwrap().offset, Offset(offset));
+            assert!(hand.settle(tag).is_none());
+        }
+        assert!(hand.held.capacity() < 1000, "{}", hand.held.capacity());
+        hand.put(ready(100_000));
+        let (last, _) = hand.fetch().unwrap();
+        assert!(hand.settle(DeliveryTag(500)).is_none());
+        assert_eq!(hand.settle(last).unwrap().offset, Offset(100_000));
+        assert_eq!(hand.settle_to(last).unwrap()[0].offset, Offset(0));
+        assert!(hand.settle_to(last).is_none() && hand.outstanding() == 0);
+    }
+
+    #[test]
+    fn tags_are_found_whatever_was_settled_between_them() {
+        let mut hand = Hand::new(1000);
+        (0..400).for_each(|offset| hand.put(ready(offset)));
+        while hand.fetch().is_some() {}
+        let kept = |tag: u64| tag.is_multiple_of(7) || tag == 1;
+        for tag in (1..=400).filter(|tag| !kept(*tag)) {
+            assert_eq!(hand.settle(DeliveryTag(tag)).unwrap().offset, Offset(tag - 1));
+        }
+        for tag in (1..=400).rev() {
+            let found = hand.settle(DeliveryTag(tag)).map(|claim| claim.offset.0 + 1);
+            assert_eq!(found, kept(tag).then_some(tag));
+        }
+        assert_eq!(hand.outstanding(), 0);
     }
 
     #[test]

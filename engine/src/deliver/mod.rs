@@ -11,6 +11,7 @@
 //! D4. A message leaves its place under the lock of the next one. So who holds `dispatch`, all hands
 //!     and the queue's dirty state sees each message once: ready, in a hand, or settled.
 
+mod claim;
 mod consumer;
 mod delivery;
 mod hand;
@@ -24,15 +25,16 @@ use std::{collections::BTreeMap, sync::Arc};
 use fanlog_segment_format::Offset;
 
 use self::consumer::ConsumerShared;
+pub(crate) use self::{
+    claim::Claim,
+    purge::purge,
+    reader::{Fields, Guard, Part, Reader, Ready},
+    sleepers::{Sleepers, Waiting},
+};
 pub use self::{
     consumer::{Consumer, Deliveries},
     delivery::{Delivery, DeliveryBatch, DeliveryRef, DeliveryTag, Payload},
     options::ConsumerOptions,
-};
-pub(crate) use self::{
-    purge::purge,
-    reader::{Fields, Guard, Part, Reader, Ready},
-    sleepers::{Sleepers, Waiting},
 };
 use crate::{Result, core::Core, queue::Queue};
 
@@ -45,7 +47,7 @@ const DEAL_MAX: usize = 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Dispatch {
     reader: Option<Reader>,
-    returned: BTreeMap<Offset, Ready>,
+    returned: BTreeMap<Offset, Claim>,
     consumers: Vec<Arc<ConsumerShared>>,
     /// Whose turn it is.
     turn: usize,
@@ -74,10 +76,10 @@ impl Dispatch {
             let mut hand = consumer.hand();
             end = end.max(hand.held_end());
             let inbox = hand.stop();
-            self.returned.extend(inbox.into_iter().map(|ready| (ready.offset, ready)));
+            self.returned.extend(inbox.iter().map(|ready| (ready.offset, ready.claim())));
         }
-        let flagged = self.returned.values().rev().find(|ready| ready.redelivered);
-        flagged.map_or(end, |ready| end.max(ready.offset.next()))
+        let flagged = self.returned.values().rev().find(|claim| claim.redelivered);
+        flagged.map_or(end, |claim| end.max(claim.offset.next()))
     }
 
     pub(crate) fn join(&mut self, consumer: Arc<ConsumerShared>) {
@@ -95,8 +97,8 @@ impl Dispatch {
         }
     }
 
-    fn give_back(&mut self, ready: Ready) {
-        self.returned.insert(ready.offset, ready);
+    fn give_back(&mut self, claim: Claim) {
+        self.returned.insert(claim.offset, claim);
     }
 }
 
@@ -163,7 +165,9 @@ fn next(
     dispatch: &mut Dispatch,
     reader: &mut Reader,
 ) -> Result<Option<Ready>> {
-    if let Some((_, ready)) = dispatch.returned.pop_first() {
+    if let Some((_, &claim)) = dispatch.returned.first_key_value() {
+        let ready = claim.read(core)?;
+        dispatch.returned.pop_first();
         return Ok(Some(ready));
     }
     let Some(offset) = reader.peek(core, queue)? else { return Ok(None) };

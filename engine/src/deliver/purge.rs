@@ -30,9 +30,9 @@ pub(crate) fn purge(core: &Arc<Core>, queue: &Arc<Queue>) -> Result<u64> {
     drop(ledger);
     let mut held = Amount::default();
     let mut kept = AckBatch::default();
-    for ready in hands.iter().flat_map(|hand| hand.all()) {
-        kept.insert(ready.offset.0, ready.offset.0 + 1);
-        held = held.plus(ready.amount());
+    for claim in hands.iter().flat_map(|hand| hand.all()) {
+        kept.insert(claim.offset.0, claim.offset.0 + 1);
+        held = held.plus(claim.amount());
     }
     let Some((dropped, commit, first)) = queue.purge(&core.dirty, to, sent.less(held), kept) else {
         return Ok(0);

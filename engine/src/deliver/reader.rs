@@ -4,10 +4,10 @@ use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 
 use fanlog_segment_format::{ExchangeId, Offset, RouteId, record::MessageRecord};
 
+use super::Claim;
 use crate::{
     Result,
     core::Core,
-    ledger::queue_ledger::Amount,
     log::{
         Sought,
         view::{Damage, View},
@@ -90,9 +90,10 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
-    /// What its ack counts: a damaged one has no bytes.
-    pub(crate) fn amount(&self) -> Amount {
-        Amount { messages: 1, bytes: u64::from(self.fields.payload.bytes) }
+    /// What is known of it without its bytes.
+    pub(super) fn claim(&self) -> Claim {
+        let Self { offset, from, redelivered, .. } = *self;
+        Claim { offset, from, bytes: self.fields.payload.bytes, redelivered }
     }
 }
 
@@ -190,7 +191,9 @@ impl Reader {
         let number = place.first()?;
         let offset = place.view.offset_of(number);
         let from = self.after_last;
-        let ready = place.resolve(number, offset, from, queue.was_handed_out(offset));
+        let redelivered = queue.was_handed_out(offset);
+        let Place { view, guard, copy, .. } = place;
+        let ready = ready_in(view, guard, *copy, number, from, redelivered);
         place.advance();
         self.cursor = offset.next();
         self.after_last = self.cursor.0;
@@ -257,16 +260,24 @@ impl Place {
         self.lists.retain(|list| list.nth < list.messages);
         self.heap = heap_of(&self.view, &self.lists);
     }
+}
 
-    fn resolve(&self, number: u32, offset: Offset, from: u64, redelivered: bool) -> Ready {
-        let whole = self.view.bytes();
-        let (guard, fields, damage) = match self.view.message(number) {
-            Ok(record) if self.copy => copied(&record),
-            Ok(record) => (Arc::clone(&self.guard), Fields::of(&record, whole), None),
-            Err(damage) => (Arc::clone(&self.guard), Fields::default(), Some(Arc::new(damage))),
-        };
-        Ready { offset, from, redelivered, guard, fields, damage }
-    }
+/// Message `number` of a view, on its way to a consumer.
+pub(super) fn ready_in(
+    view: &View,
+    guard: &Arc<Guard>,
+    copy: bool,
+    number: u32,
+    from: u64,
+    redelivered: bool,
+) -> Ready {
+    let offset = view.offset_of(number);
+    let (guard, fields, damage) = match view.message(number) {
+        Ok(record) if copy => copied(&record),
+        Ok(record) => (Arc::clone(guard), Fields::of(&record, view.bytes()), None),
+        Err(damage) => (Arc::clone(guard), Fields::default(), Some(Arc::new(damage))),
+    };
+    Ready { offset, from, redelivered, guard, fields, damage }
 }
 
 /// Whether messages of a route ever went to the queue.

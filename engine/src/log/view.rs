@@ -77,6 +77,14 @@ impl View {
         }
     }
 
+    /// How many messages are here.
+    pub(crate) fn messages(&self) -> u32 {
+        match self {
+            Self::Batch(batch) => batch.index.messages(),
+            Self::Sealed(reader) => reader.footer().messages(),
+        }
+    }
+
     /// The offset of message `number`.
     pub(crate) fn offset_of(&self, number: u32) -> Offset {
         match self {
