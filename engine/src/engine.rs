@@ -156,6 +156,11 @@ impl Engine {
         Self { owner: Arc::new(owner) }
     }
 
+    #[cfg(test)]
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.owner.core
+    }
+
     /// What opening found and did.
     pub fn recovery(&self) -> &RecoveryReport {
         &self.owner.core.recovery

@@ -102,14 +102,25 @@ impl Keeper {
     }
 
     /// What a checkpoint holds of the ledger. Its counts have nothing of queues that are gone.
+    ///
+    /// Commits go on meanwhile. Only one capture is under way at a time: checkpoints are paused.
     pub(crate) fn capture(&self, core: &Core, checkpoint: &mut Checkpoint) -> Vec<SegmentCount> {
-        loop {
+        let counts = loop {
             let _settled = self.settle(core);
-            let ledger = core.ledger();
+            let mut ledger = core.ledger();
             if !ledger.has_departures() {
-                return ledger.capture(checkpoint);
+                break ledger.begin_capture(checkpoint);
             }
+        };
+        loop {
+            // The lock is given back before the piece is looked at.
+            let piece = core.ledger().capture_piece();
+            let Some(piece) = piece else { break };
+            piece.add_to(checkpoint);
         }
+        let early = core.ledger().end_capture();
+        early.add_to(checkpoint);
+        counts
     }
 
     /// Whether a checkpoint is due: the log grew enough, or time passed and something changed.

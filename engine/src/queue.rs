@@ -39,7 +39,7 @@ pub(crate) struct Dirty {
     acks: AckBatch,
     /// In order of offset. An ack record speaks of one segment.
     amounts: Vec<InSegment>,
-    purge: Option<Purge>,
+    purge: Option<Box<Purge>>,
     /// All that was acked or purged, written or not: what the ledger will count as acked.
     settled: Amount,
     /// The lease that delivery wants: everything below may be handed out.
@@ -73,7 +73,6 @@ pub(crate) struct Queue {
     pub(crate) dispatch: Mutex<OnDemand<Dispatch>>,
     pub(crate) sleepers: Sleepers,
     gone: AtomicBool,
-    scratch: Mutex<Vec<u8>>,
 }
 
 impl Queue {
@@ -105,7 +104,6 @@ impl Queue {
             dispatch: Mutex::default(),
             sleepers: Sleepers::default(),
             gone: AtomicBool::new(false),
-            scratch: Mutex::default(),
         }
     }
 
@@ -191,7 +189,7 @@ impl Queue {
         // One that waits already is part of this: what it kept was acked since, or is kept still,
         // or came back and is dropped now.
         let before = dirty.purge.take().map_or(Amount::default(), |before| before.amount);
-        dirty.purge = Some(Purge { to, amount: before.plus(dropped), kept });
+        dirty.purge = Some(Box::new(Purge { to, amount: before.plus(dropped), kept }));
         let (commit, first) = self.enlist(dirty, list);
         Some((dropped, commit, first))
     }
@@ -223,7 +221,7 @@ impl Queue {
         let mut dirty = self.dirty();
         dirty.listed = None;
         if !dirty.acks.is_empty() {
-            let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut scratch = Vec::new();
             let amounts = std::mem::take(&mut dirty.amounts);
             let mut start = 0;
             for (at, part) in amounts.iter().enumerate() {
@@ -239,9 +237,9 @@ impl Queue {
                 start = end;
             }
             dirty.acks.clear();
-            *scratch = Vec::new();
         }
-        if let Some(Purge { to, amount: Amount { messages, bytes }, kept }) = dirty.purge.take() {
+        if let Some(purge) = dirty.purge.take() {
+            let Purge { to, amount: Amount { messages, bytes }, kept } = *purge;
             let mut set = Vec::new();
             kept.encode(&mut set);
             let kept = AckBytes(&set);

@@ -127,7 +127,8 @@ pub(crate) struct Reader {
     after_last: u64,
     /// Only below it can a message at or past the cursor be acked: by what recovery found.
     acked_end: Offset,
-    place: Option<Place>,
+    /// Apart: most queues read nothing.
+    place: Option<Box<Place>>,
 }
 
 impl Reader {
@@ -163,7 +164,7 @@ impl Reader {
             let wanted = |route| routed_to(core, queue, route);
             match core.log.seek(self.cursor, &wanted)? {
                 Sought::View(view) => {
-                    self.place = Some(Place::new(core, queue, view, self.cursor));
+                    self.place = Some(Box::new(Place::new(core, queue, view, self.cursor)));
                 }
                 Sought::Nothing(end) => {
                     self.cursor = end;

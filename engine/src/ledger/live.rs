@@ -90,11 +90,14 @@ impl Live {
         });
     }
 
-    /// Adds messages of the newest segment that went to so many queues each.
-    pub(super) fn add(&mut self, amount: Amount, queues: u64) {
-        let Some(newest) = self.segments.last_mut() else { return };
-        newest.outstanding = newest.outstanding.plus(amount.times(queues));
-        newest.queues_max = newest.queues_max.max(queues);
+    /// Adds messages of a segment that went to so many queues each.
+    ///
+    /// While running it is the newest. At recovery the list may already name later ones, that were
+    /// begun between the checkpoint's head and the moment when it was put together.
+    pub(super) fn add(&mut self, id: SegmentId, amount: Amount, queues: u64) {
+        let Some(count) = self.of_mut(id) else { return };
+        count.outstanding = count.outstanding.plus(amount.times(queues));
+        count.queues_max = count.queues_max.max(queues);
     }
 
     /// Says that the count of a segment is not exact.
@@ -176,7 +179,7 @@ mod tests {
         for (id, first) in [(1, 0), (2, 100), (5, 100)] {
             live.begin(SegmentId(id), Offset(first));
         }
-        live.add(amount(10), 3);
+        live.add(SegmentId(5), amount(10), 3);
         live
     }
 
@@ -202,7 +205,7 @@ mod tests {
     fn merged_segments_have_the_sum_and_say_nothing_if_one_of_them_does() {
         let mut live = three();
         live.begin(SegmentId(6), Offset(200));
-        live.add(amount(1), 1);
+        live.add(SegmentId(6), amount(1), 1);
         live.merge(&[SegmentId(2), SegmentId(5)], SegmentId(2), Offset(100));
         assert_eq!(live.of(SegmentId(2)).unwrap().outstanding, amount(30));
         assert_eq!(live.all().iter().map(|count| count.id.0).collect::<Vec<_>>(), [1, 2, 6]);

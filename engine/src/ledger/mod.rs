@@ -8,9 +8,11 @@
 //! G1. Batches are applied in the order of their numbers, each once.
 //! G2. Nothing is applied before it is confirmed.
 //! G3. Within a batch, records that change membership are applied before its messages are counted.
-//! G4. Every queue that has a membership in a group, also one that has ended, is among its holders.
+//! G4. Every queue that has a membership in a group, also one that has ended, is among its holders;
+//!     of its own group a queue is the one holder, and the owner.
 
 pub(crate) mod ack_set;
+mod capture;
 mod convert;
 pub(crate) mod count;
 mod departure;
@@ -28,15 +30,13 @@ use std::{
 use fanlog_segment_format::{
     BatchNumber, DecodeError, ExchangeId, GroupId, Offset, QueueId, RouteId, SegmentId,
     ack::AckBytes,
-    checkpoint::{
-        BaseEntry, Checkpoint, ExchangeEntry, GroupEntry, LogHead, MemberEntry, NextIds,
-        QueueEntry, RouteEntry,
-    },
+    checkpoint::{BaseEntry, Checkpoint, ExchangeEntry, GroupEntry, LogHead, NextIds, QueueEntry},
     control::Control,
 };
 
 use self::{
     ack_set::AckSet,
+    capture::Capture,
     departure::Departure,
     live::{Live, SegmentCount},
     queue_ledger::{Amount, Part, QueueLedger},
@@ -57,7 +57,7 @@ struct Route {
 #[derive(Debug, Default)]
 struct Group {
     /// `None` for a queue's own group, which its queue's entry names.
-    entry: Option<GroupEntry>,
+    entry: Option<Arc<GroupEntry>>,
     routes: Vec<RouteId>,
 }
 
@@ -77,14 +77,19 @@ pub(crate) struct Effects {
 pub(crate) struct Ledger {
     pub(crate) head: LogHead,
     exchanges: BTreeMap<ExchangeId, ExchangeEntry>,
-    groups: HashMap<GroupId, Group>,
-    routes: HashMap<RouteId, Route>,
-    queues: HashMap<QueueId, Arc<Queue>>,
+    /// Queues' own groups are here only if a route leads to them.
+    groups: BTreeMap<GroupId, Group>,
+    routes: BTreeMap<RouteId, Route>,
+    queues: BTreeMap<QueueId, Arc<Queue>>,
     next: NextIds,
     live: Live,
     /// Queues by the groups that they are, or were, members of (G4).
     holders: HashMap<GroupId, HashSet<QueueId>>,
+    owners: HashMap<GroupId, QueueId>,
     departures: Vec<Departure>,
+    capturing: Option<Capture>,
+    /// How many captures there were.
+    captures: u32,
 }
 
 impl Ledger {
@@ -93,16 +98,19 @@ impl Ledger {
         let mut ledger = Self {
             head: checkpoint.head,
             exchanges: checkpoint.exchanges.iter().map(|entry| (entry.id, entry.clone())).collect(),
-            groups: HashMap::new(),
-            routes: HashMap::new(),
-            queues: HashMap::new(),
+            groups: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            queues: BTreeMap::new(),
             next: checkpoint.next_ids,
             live: Live::from_entries(&checkpoint.segments),
             holders: HashMap::new(),
+            owners: HashMap::new(),
             departures: Vec::new(),
+            capturing: None,
+            captures: 0,
         };
         for entry in &checkpoint.groups {
-            let group = Group { entry: Some(entry.clone()), routes: Vec::new() };
+            let group = Group { entry: Some(Arc::new(entry.clone())), routes: Vec::new() };
             ledger.groups.insert(entry.id, group);
         }
         for entry in &checkpoint.routes {
@@ -114,8 +122,8 @@ impl Ledger {
         }
         for entry in &checkpoint.queues {
             let queue = Queue::from_entry(entry, queue_of(entry)?);
-            ledger.groups.entry(entry.group).or_default();
-            for member in &entry.members {
+            ledger.owners.insert(entry.group, entry.id);
+            for member in entry.members.iter().filter(|member| member.group != entry.group) {
                 ledger.holders.entry(member.group).or_default().insert(entry.id);
             }
             ledger.queues.insert(entry.id, Arc::new(queue));
@@ -144,6 +152,7 @@ impl Ledger {
     pub(crate) fn holders_of(&self, groups: &[GroupId]) -> Vec<Arc<Queue>> {
         let mut ids: Vec<QueueId> =
             groups.iter().filter_map(|group| self.holders.get(group)).flatten().copied().collect();
+        ids.extend(groups.iter().filter_map(|group| self.owners.get(group)));
         if groups.len() > 1 {
             ids.sort_unstable();
             ids.dedup();
@@ -222,9 +231,10 @@ impl Ledger {
         }
         for count in index.routes() {
             if let Some(route) = self.routes.get_mut(&count.route) {
+                Self::route_changes(&mut self.capturing, count.route, route);
                 let amount = Amount { messages: count.messages.into(), bytes: count.bytes };
                 route.counted = route.counted.plus(amount);
-                self.live.add(amount, route.queues);
+                self.live.add(index.segment, amount, route.queues);
             }
         }
         self.head.next_batch = BatchNumber(index.number.0 + 1);
@@ -260,6 +270,7 @@ impl Ledger {
                 self.exchanges.insert(id, ExchangeEntry { id, kind, flags, name, arguments });
             }
             Control::ExchangeDelete { exchange } => {
+                self.exchange_goes(exchange);
                 self.exchanges.remove(&exchange);
                 self.groups.retain(|_, group| {
                     group.entry.as_ref().is_none_or(|entry| entry.exchange != exchange)
@@ -269,13 +280,14 @@ impl Ledger {
                 self.next.queue = self.next.queue.max(id.0 + 1);
                 self.next.group = self.next.group.max(group.0 + 1);
                 let state = QueueLedger::new(number, from, group);
-                self.holders.entry(group).or_default().insert(id);
-                for route in self.groups.entry(group).or_default().routes.clone() {
+                self.owners.insert(group, id);
+                for route in self.routes_through(group) {
                     self.gains(route, 1);
                 }
                 self.queues.insert(id, Arc::new(Queue::new(id, group, name, state)));
             }
             Control::QueueDelete { queue } => {
+                self.queue_changes(queue);
                 if let Some(queue) = self.queues.remove(&queue) {
                     self.depart(&queue, index.first_offset);
                     self.groups.remove(&queue.group);
@@ -285,27 +297,34 @@ impl Ledger {
             Control::GroupDefine { group: id, exchange, kind, key, arguments } => {
                 self.next.group = self.next.group.max(id.0 + 1);
                 let (key, arguments) = (key.to_vec(), arguments.to_vec());
-                let entry = GroupEntry { id, exchange, kind, key, arguments };
+                let entry = Arc::new(GroupEntry { id, exchange, kind, key, arguments });
                 self.groups.insert(id, Group { entry: Some(entry), routes: Vec::new() });
             }
             Control::Bind { group, queue, from } => {
+                self.queue_changes(queue);
                 self.bind(group, queue, from);
                 if let Some(queue) = self.queues.get(&queue) {
                     effects.bound.push((group, Arc::clone(queue)));
                 }
             }
-            Control::Unbind { group, queue, to } => self.unbind(group, queue, to),
+            Control::Unbind { group, queue, to } => {
+                self.queue_changes(queue);
+                self.unbind(group, queue, to);
+            }
             Control::Ack { queue, messages, bytes, acks } => {
+                self.queue_changes(queue);
                 if let Some(queue) = self.due(queue, number).cloned() {
                     self.acked(&queue, Amount { messages, bytes }, acks)?;
                 }
             }
             Control::Purge { queue, to, messages, bytes, kept } => {
+                self.queue_changes(queue);
                 if let Some(queue) = self.due(queue, number).cloned() {
                     self.purged(&queue, to, Amount { messages, bytes }, kept, log)?;
                 }
             }
             Control::DeliveryMark { queue, offset } => {
+                self.queue_changes(queue);
                 if let Some(queue) = self.due(queue, number) {
                     queue.grant(offset);
                     effects.granted.push(Arc::clone(queue));
@@ -370,7 +389,7 @@ impl Ledger {
                 state.bases.push(BaseEntry { route, messages, bytes });
             }
         }
-        state.members.push(MemberEntry { group, from, to: None });
+        state.join(group, from);
         self.holders.entry(group).or_default().insert(queue.id);
     }
 
@@ -482,6 +501,7 @@ impl Ledger {
         for member in &state.members {
             self.no_longer_held(member.group, queue.id);
         }
+        self.owners.remove(&queue.group);
         self.departures.push(Departure::of(&state, to, Vec::new()));
     }
 
@@ -506,31 +526,6 @@ impl Ledger {
         let depth = sent.less(queue.ledger().acked);
         // The size of a message whose bytes are damaged is not known, so its ack counts none.
         if depth.messages == 0 { Amount::default() } else { depth }
-    }
-
-    /// Everything that a checkpoint holds of the ledger, and the counts of its segments.
-    pub(crate) fn capture(&self, checkpoint: &mut Checkpoint) -> Vec<SegmentCount> {
-        debug_assert!(self.departures.is_empty(), "what they left is counted off first");
-        checkpoint.head = self.head;
-        checkpoint.next_ids = self.next;
-        checkpoint.exchanges = self.exchanges.values().cloned().collect();
-        checkpoint.groups = self.groups.values().filter_map(|group| group.entry.clone()).collect();
-        checkpoint.groups.sort_by_key(|entry| entry.id);
-        checkpoint.routes = self
-            .routes
-            .iter()
-            .map(|(&id, route)| RouteEntry {
-                id,
-                groups: route.groups.iter().map(|group| group.0).collect(),
-                messages: route.counted.messages,
-                bytes: route.counted.bytes,
-            })
-            .collect();
-        checkpoint.routes.sort_by_key(|entry| entry.id);
-        let applied = self.head.next_batch;
-        checkpoint.queues = self.queues.values().map(|queue| entry_of(queue, applied)).collect();
-        checkpoint.queues.sort_by_key(|entry| entry.id);
-        self.live.all().to_vec()
     }
 
     /// Forgets what the queues' state says of offsets that recovery did not find. Returns how many
@@ -558,31 +553,6 @@ impl Ledger {
     }
 }
 
-fn entry_of(queue: &Queue, applied: BatchNumber) -> QueueEntry {
-    let state = queue.ledger();
-    let mut acks = Vec::new();
-    state.acks.encode(&mut acks);
-    QueueEntry {
-        id: queue.id,
-        group: queue.group,
-        flags: 1,
-        name: queue.name.to_string(),
-        arguments: Vec::new(),
-        applied,
-        floor: state.floor(),
-        acks,
-        acked_messages: state.acked.messages,
-        acked_bytes: state.acked.bytes,
-        mark: state.mark,
-        left_messages: state.left.messages,
-        left_bytes: state.left.bytes,
-        members: state.members.clone(),
-        bases: state.bases.clone(),
-        counts: Vec::new(),
-        parts: state.parts.iter().map(Part::entry).collect(),
-    }
-}
-
 fn queue_of(entry: &QueueEntry) -> Result<QueueLedger, DecodeError> {
     let mut acks = AckSet::new(entry.floor.0);
     acks.apply(fanlog_segment_format::ack::AckBytes(&entry.acks))?;
@@ -594,6 +564,7 @@ fn queue_of(entry: &QueueEntry) -> Result<QueueLedger, DecodeError> {
         left: Amount { messages: entry.left_messages, bytes: entry.left_bytes },
         members: entry.members.clone(),
         bases: entry.bases.clone(),
+        captured: 0,
         parts: entry.parts.iter().map(Part::of_entry).collect(),
     })
 }

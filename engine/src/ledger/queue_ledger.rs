@@ -89,6 +89,8 @@ pub(crate) struct QueueLedger {
     pub(crate) bases: Vec<BaseEntry>,
     /// In order of offset (Q3).
     pub(crate) parts: Vec<Part>,
+    /// The last capture that has taken it.
+    pub(crate) captured: u32,
 }
 
 impl QueueLedger {
@@ -102,7 +104,17 @@ impl QueueLedger {
             members: vec![MemberEntry { group, from, to: None }],
             bases: Vec::new(),
             parts: Vec::new(),
+            captured: 0,
         }
+    }
+
+    /// Makes it a member of a group.
+    pub(crate) fn join(&mut self, group: GroupId, from: Offset) {
+        // Most queues have two memberships, and there may be very many queues.
+        if self.members.len() < 4 {
+            self.members.reserve_exact(1);
+        }
+        self.members.push(MemberEntry { group, from, to: None });
     }
 
     /// Every offset below it is acked.
@@ -146,7 +158,7 @@ impl QueueLedger {
         match self.parts.get_mut(at).filter(|part| part.first == first) {
             Some(Part { how: How::Acked(acked), .. }) => *acked = acked.plus(amount),
             Some(Part { how: How::Left(left), .. }) => *left = left.less(amount),
-            None => self.parts.insert(at, Part { first, how: How::Acked(amount) }),
+            None => self.begin_part(at, Part { first, how: How::Acked(amount) }),
         }
     }
 
@@ -155,8 +167,16 @@ impl QueueLedger {
         let at = self.parts.partition_point(|part| part.first < first);
         match self.parts.get_mut(at).filter(|part| part.first == first) {
             Some(part) => part.how = how,
-            None => self.parts.insert(at, Part { first, how }),
+            None => self.begin_part(at, Part { first, how }),
         }
+    }
+
+    fn begin_part(&mut self, at: usize, part: Part) {
+        // Most queues are in one segment, at the log's end.
+        if self.parts.len() < 2 {
+            self.parts.reserve_exact(1);
+        }
+        self.parts.insert(at, part);
     }
 
     /// What the queue has of the segment that starts at `first`, if it is partly through it.

@@ -66,7 +66,7 @@ impl Ledger {
                 continue;
             };
             for share in shares {
-                live.add(share.left, 1);
+                live.add(segment.id(), share.left, 1);
                 let depth: &mut Amount = depths.entry(share.queue.id).or_default();
                 *depth = depth.plus(share.left);
                 let mut state = share.queue.ledger();

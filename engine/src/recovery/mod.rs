@@ -317,7 +317,7 @@ impl Found {
     }
 
     /// A checkpoint that raises the epoch and vouches for the recovered end (E1, E2).
-    fn write_checkpoint(&self, number: u64) -> Result<Kept> {
+    fn write_checkpoint(&mut self, number: u64) -> Result<Kept> {
         let mut checkpoint = checkpoint::blank(self.newest.store, number, self.epoch);
         checkpoint.created_us = self.clock.wall_us();
         let counts = self.ledger.capture(&mut checkpoint);
