@@ -122,7 +122,7 @@ fn a_checkpoint_taken_while_commits_go_on_shows_one_moment_and_is_recovered_from
 
         // As `checkpoint::write` and `Keeper::capture` do it, with commits at every turn.
         let core = engine.core();
-        let _paused = core.keeper.checkpoints.pause();
+        let paused = core.keeper.checkpoints.pause();
         drop(core.keeper.settle(core));
         let number = core.keeper.checkpoints.newest().unwrap().number + 1;
         let mut expected = checkpoint::blank(core.store, number, core.epoch);
@@ -145,6 +145,7 @@ fn a_checkpoint_taken_while_commits_go_on_shows_one_moment_and_is_recovered_from
         taken.segments = checkpoint::entries(&core.log, &counts);
         taken.next_ids.segment = checkpoint::next_segment(&taken.segments);
         checkpoint::store(&*core.storage, number, &taken.encode()).unwrap();
+        drop(paused);
         (0..10).for_each(|_| work.step());
         let again = open(&storage.crash_image(seed, CrashMode::LoseUnsynced));
         assert_eq!(again.recovery().checkpoint, number);
