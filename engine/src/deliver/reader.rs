@@ -193,7 +193,7 @@ impl Reader {
         let offset = place.view.offset_of(number);
         let from = self.after_last;
         let redelivered = queue.was_handed_out(offset);
-        let Place { view, guard, copy, .. } = place;
+        let Place { view, guard, copy, .. } = &mut **place;
         let ready = ready_in(view, guard, *copy, number, from, redelivered);
         place.advance();
         self.cursor = offset.next();
