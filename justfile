@@ -21,7 +21,7 @@ lint:
 scenario *args:
     cargo run --release -p fanlog-bench -- scenario {{args}}
 
-# A workload of the bench harness: publish, fanout, deliver, ack, recover, floor.
+# A workload of the bench harness: publish, fanout, deliver, ack, recover, queues, floor.
 bench workload *args:
     cargo run --release -p fanlog-bench -- {{workload}} {{args}}
 

@@ -30,6 +30,8 @@ enum Workload {
     Floor(workload::floor::Options),
     /// Time and memory of opening a store after a crash, against its backlog
     Recover(workload::recover::Options),
+    /// Very many queues on one exchange: declaring, checkpoints, opening, and a publisher beside them
+    Queues(workload::queues::Options),
     /// Engine process of the scenario: commands in, frames out
     #[command(hide = true)]
     ScenarioEngine(scenario::EngineOptions),
@@ -51,6 +53,7 @@ pub(crate) fn run() -> ExitCode {
         Workload::Ack(options) => workload::ack::run(&options).map(|()| true),
         Workload::Floor(options) => workload::floor::run(&options).map(|()| true),
         Workload::Recover(options) => workload::recover::run(&options).map(|()| true),
+        Workload::Queues(options) => workload::queues::run(&options).map(|()| true),
         Workload::ScenarioEngine(options) => scenario::run_engine(&options).map(|()| true),
         Workload::FanoutProbe(options) => workload::fanout::run_probe(&options).map(|()| true),
         Workload::RecoverProbe(options) => workload::recover::run_probe(&options).map(|()| true),

@@ -1,10 +1,11 @@
-//! A process whose memory is looked at: `fanlog-backlog fill DIR MESSAGES`, `fanlog-backlog drain
-//! DIR MESSAGES`.
+//! A process whose memory is looked at: `fanlog-backlog fill|drain|work DIR MESSAGES`.
 //!
 //! `fill` publishes so many messages of 100 bytes to one queue, says `confirmed`, and stays open
 //! until it is killed. `drain` opens the store and consumes them all; it says how much anonymous
 //! memory it had, in KiB: `opened N`, `consumed N` (the most while it consumed), and how much of the
-//! log it read, in bytes: `read N`.
+//! log it read, in bytes: `read N`. `work` publishes, consumes, keeps payloads and writes
+//! checkpoints all at once, among many queues, and says how much memory it had at most, `peak N`,
+//! and how much the README's sum allows, `bound N`, in KiB.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -12,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use fanlog::{Config, Consumer, ConsumerOptions, Engine, Message};
+use fanlog::{Change, Config, Consumer, ConsumerOptions, Engine, ExchangeKind, Message};
 
 type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -27,12 +28,15 @@ fn main() -> Outcome {
     let [step, dir, messages] = arguments.as_slice() else {
         return Err("usage: fanlog-backlog fill|drain DIR MESSAGES".into());
     };
-    let engine = Engine::open(dir, Config { window_bytes_max: 8 << 20, ..Config::default() })?;
     let messages = messages.parse()?;
+    if step == "work" {
+        return work(dir, messages);
+    }
+    let engine = Engine::open(dir, Config { window_bytes_max: 8 << 20, ..Config::default() })?;
     match step.as_str() {
         "fill" => fill(&engine, messages),
         "drain" => drain(&engine, messages),
-        other => Err(format!("{other} is neither fill nor drain").into()),
+        other => Err(format!("{other} is none of the steps").into()),
     }
 }
 
@@ -68,23 +72,100 @@ fn drain(engine: &Engine, messages: u64) -> Outcome {
     tell(&format!("read {}", engine.recovery().read_bytes))?;
     let options = ConsumerOptions { prefetch: 4_000, ..ConsumerOptions::default() };
     let consumer = engine.consume(QUEUE, options)?;
+    let most = most_of(anonymous_kib, || consume(&consumer, messages))?;
+    tell(&format!("consumed {most}"))?;
+    drop(consumer);
+    engine.close(Duration::from_mins(1))?;
+    Ok(())
+}
+
+/// The most that `look` saw while `work` was done.
+fn most_of(look: impl Fn() -> Outcome<u64> + Sync, work: impl FnOnce() -> Outcome) -> Outcome<u64> {
     let (most, done) = (AtomicU64::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
         let watch = || -> Outcome {
             while !done.load(Ordering::Relaxed) {
-                most.fetch_max(anonymous_kib()?, Ordering::Relaxed);
+                most.fetch_max(look()?, Ordering::Relaxed);
                 thread::sleep(LOOK_EVERY);
             }
             Ok(())
         };
         let watcher = scope.spawn(watch);
-        let outcome = consume(&consumer, messages);
+        let outcome = work();
         done.store(true, Ordering::Relaxed);
         watcher.join().map_err(|_| "the watcher panicked")??;
         outcome
     })?;
-    tell(&format!("consumed {}", most.into_inner()))?;
-    drop(consumer);
+    Ok(most.into_inner())
+}
+
+fn work(dir: &str, messages: u64) -> Outcome {
+    const QUEUES: u64 = 20_000;
+    const PREFETCH: u32 = 4_000;
+    const KEPT: usize = 20_000;
+    const SIZE: usize = 1_000;
+    let before = anonymous_kib()?;
+    let config = Config {
+        window_bytes_max: 8 << 20,
+        buffer_bytes_max: 4 << 20,
+        pinned_bytes_max: 8 << 20,
+        segment_bytes_max: 16 << 20,
+        checkpoint_log_bytes: 16 << 20,
+        ..Config::default()
+    };
+    let engine = Engine::open(dir, config.clone())?;
+    engine.declare_exchange("all", ExchangeKind::Fanout)?;
+    let names: Vec<String> = (0..QUEUES).map(|number| format!("queue-{number}")).collect();
+    for names in names.chunks(1_000) {
+        let changes = names.iter().flat_map(|name| {
+            let bind = Change::Bind { queue: name, exchange: "all", routing_key: "" };
+            [Change::DeclareQueue { name }, bind]
+        });
+        engine.change(&changes.collect::<Vec<_>>())?;
+    }
+    engine.declare_queue(QUEUE)?;
+    let index = AtomicU64::new(0);
+    let look = || {
+        index.fetch_max(engine.stats().index_bytes, Ordering::Relaxed);
+        anonymous_kib()
+    };
+    let peak = most_of(look, || {
+        let options = ConsumerOptions { prefetch: PREFETCH, ..ConsumerOptions::default() };
+        let consumer = engine.consume(QUEUE, options)?;
+        let publisher = engine.publisher();
+        let mut kept = VecDeque::new();
+        for _ in 0..messages / 1_000 {
+            let publish = |_| publisher.publish(&Message::new("", QUEUE, &[1; SIZE]));
+            let tickets = (0..1_000).map(publish).collect::<Result<Vec<_>, _>>()?;
+            tickets.into_iter().try_for_each(|ticket| ticket.wait().map(drop))?;
+            let batch = consumer.recv_batch(1_000, Duration::from_secs(30))?;
+            kept.extend(batch.iter().map(|delivery| delivery.to_payload()));
+            kept.drain(..kept.len().saturating_sub(KEPT));
+            drop(batch.ack()?);
+        }
+        Ok(())
+    })?;
+    // The sum of the README's section on memory, in its order; then what is not the engine's: the
+    // payloads that were kept, the names, and what the process had before.
+    let segment_messages = config.segment_bytes_max / SIZE as u64;
+    let bound = config.window_bytes_max as u64
+        + config.buffer_bytes_max as u64
+        + config.pinned_bytes_max as u64
+        + (4 << 20)
+        + (6 << 20)
+        + 16 * segment_messages
+        + index.into_inner()
+        + 32 * segment_messages
+        + 1_000 * QUEUES
+        + engine.queue(QUEUE)?.heap_bytes as u64
+        + 170 * u64::from(PREFETCH)
+        + 3_000
+        + 800 * QUEUES
+        + (KEPT * (SIZE + 100)) as u64
+        + 100 * QUEUES
+        + (before << 10);
+    tell(&format!("peak {peak}"))?;
+    tell(&format!("bound {}", bound >> 10))?;
     engine.close(Duration::from_mins(1))?;
     Ok(())
 }

@@ -35,10 +35,10 @@ fn fill(dir: &Path, messages: u64) {
     assert_eq!(line, "confirmed\n");
 }
 
-/// Opens and drains it; what the process told.
-fn drain(dir: &Path, messages: u64) -> HashMap<String, u64> {
-    let output = backlog("drain", dir, messages).stderr(Stdio::inherit()).output().unwrap();
-    assert!(output.status.success(), "draining ended with {}", output.status);
+/// Lets a process do a step to its end; what it told.
+fn done(step: &str, dir: &Path, messages: u64) -> HashMap<String, u64> {
+    let output = backlog(step, dir, messages).stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success(), "{step} ended with {}", output.status);
     let told = String::from_utf8(output.stdout).unwrap();
     let told = told.lines().map(|line| line.split_once(' ').unwrap());
     told.map(|(what, number)| (what.to_owned(), number.parse().unwrap())).collect()
@@ -50,7 +50,7 @@ fn memory_after_opening_and_while_consuming_does_not_follow_the_backlog() {
     let [few, many] = [most / 10, most].map(|messages| {
         let dir = tempfile::tempdir().unwrap();
         fill(dir.path(), messages);
-        let told = drain(dir.path(), messages);
+        let told = done("drain", dir.path(), messages);
         println!("{messages} messages: {told:?}");
         assert!(told["read"] <= READ_BYTES_MAX, "{} bytes of the log were read", told["read"]);
         told
@@ -59,4 +59,14 @@ fn memory_after_opening_and_while_consuming_does_not_follow_the_backlog() {
         assert!(many[when] <= ANONYMOUS_KIB_MAX, "{when}: {} KiB", many[when]);
         assert!(many[when] <= few[when] + GROWTH_KIB_MAX, "{when}: {} KiB", many[when]);
     }
+}
+
+#[test]
+fn a_busy_process_stays_within_the_sum_that_the_readme_gives() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = done("work", dir.path(), 200_000);
+    println!("{told:?}");
+    assert!(told["peak"] <= told["bound"], "{told:?}");
+    // A sum that allows anything would say nothing.
+    assert!(told["bound"] <= 4 * told["peak"], "{told:?}");
 }

@@ -5,6 +5,7 @@ pub(crate) mod deliver;
 pub(crate) mod fanout;
 pub(crate) mod floor;
 pub(crate) mod publish;
+pub(crate) mod queues;
 pub(crate) mod recover;
 
 use std::time::Duration;

@@ -96,6 +96,8 @@ impl Ledger {
         checkpoint.head = self.head;
         checkpoint.next_ids = self.next;
         checkpoint.exchanges = self.exchanges.values().cloned().collect();
+        checkpoint.routes.reserve_exact(self.routes.len());
+        checkpoint.queues.reserve_exact(self.queues.len());
         self.captures += 1;
         self.capturing = Some(Capture {
             number: self.captures,
