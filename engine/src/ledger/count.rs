@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use fanlog_segment_format::{Offset, RouteId, checkpoint::MemberEntry};
+use fanlog_segment_format::{GroupId, Offset, RouteId, checkpoint::MemberEntry};
 
-use super::queue_ledger::Amount;
+use super::queue_ledger::{Amount, ranges_of};
 use crate::{
     Result,
     log::{Log, index::BatchIndex, sealed::SealedReader, segment::Segment, view::View},
@@ -88,25 +88,9 @@ fn listings(log: &Log, segment: &Arc<Segment>) -> Result<Vec<Listing>> {
 }
 
 /// Where, before `before`, a message of a route with these groups went to the queue.
-fn ranges(
-    members: &[MemberEntry],
-    groups: &[fanlog_segment_format::GroupId],
-    before: u64,
-) -> Ranges {
-    let of_route = members.iter().filter(|member| groups.contains(&member.group));
-    let mut ranges: Ranges = of_route
-        .map(|member| (member.from.0, member.to.map_or(before, |to| to.0.min(before))))
-        .filter(|range| range.0 < range.1)
-        .collect();
-    ranges.sort_unstable();
-    ranges.dedup_by(|next, last| {
-        let touches = next.0 <= last.1;
-        if touches {
-            last.1 = last.1.max(next.1);
-        }
-        touches
-    });
-    ranges
+fn ranges(members: &[MemberEntry], groups: &[GroupId], before: u64) -> Ranges {
+    let all = ranges_of(members, groups).into_iter().map(|(from, to)| (from.0, to.0.min(before)));
+    all.filter(|range| range.0 < range.1).collect()
 }
 
 /// What of the segment's file went, before `before`, to a queue with these memberships.

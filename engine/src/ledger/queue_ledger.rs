@@ -129,8 +129,7 @@ impl QueueLedger {
 
     /// Offset ranges in which messages of a route with these groups went to this queue.
     pub(crate) fn ranges(&self, groups: &[GroupId]) -> Vec<(Offset, Offset)> {
-        let of_route = self.members.iter().filter(|member| groups.contains(&member.group));
-        of_route.map(|member| (member.from, member.to.unwrap_or(Offset(u64::MAX)))).collect()
+        ranges_of(&self.members, groups)
     }
 
     /// The groups that the queue is a member of now.
@@ -227,5 +226,44 @@ impl QueueLedger {
             + self.members.capacity() * size_of::<MemberEntry>()
             + self.bases.capacity() * size_of::<BaseEntry>()
             + self.parts.capacity() * size_of::<Part>()
+    }
+}
+
+/// Offset ranges in which messages of a route with these groups went to a queue with these
+/// memberships: increasing, and no two touch, in however many of the groups it was at once.
+pub(crate) fn ranges_of(members: &[MemberEntry], groups: &[GroupId]) -> Vec<(Offset, Offset)> {
+    let of_route = members.iter().filter(|member| groups.contains(&member.group));
+    let mut ranges: Vec<_> =
+        of_route.map(|member| (member.from, member.to.unwrap_or(Offset(u64::MAX)))).collect();
+    ranges.sort_unstable();
+    ranges.dedup_by(|next, last| {
+        let touches = next.0 <= last.1;
+        if touches {
+            last.1 = last.1.max(next.1);
+        }
+        touches
+    });
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memberships_of_the_same_time_make_one_range() {
+        let member = |group, from, to: Option<u64>| MemberEntry {
+            group: GroupId(group),
+            from: Offset(from),
+            to: to.map(Offset),
+        };
+        let members = [
+            member(2, 50, Some(90)),
+            member(1, 0, Some(10)),
+            member(1, 20, None),
+            member(3, 5, None),
+        ];
+        let ranges = ranges_of(&members, &[GroupId(1), GroupId(2)]);
+        assert_eq!(ranges, [(Offset(0), Offset(10)), (Offset(20), Offset(u64::MAX))]);
     }
 }
