@@ -52,6 +52,11 @@ impl Checkpoints {
         self.kept().last().copied()
     }
 
+    /// Bytes of their files.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.kept().iter().map(|kept| kept.bytes).sum()
+    }
+
     /// The number of the older one; with a single one there is nothing to fall back to yet.
     pub(crate) fn oldest_of_two(&self) -> Option<u64> {
         let kept = self.kept();

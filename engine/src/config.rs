@@ -55,8 +55,18 @@ pub struct Config {
     /// Size at which a segment is full, in bytes. Default 64 MiB, range 64 KiB to 1 GiB, in whole
     /// 4 KiB blocks.
     pub segment_bytes_max: u64,
-    /// How many written segments are kept ready ahead of the log. Default 2, range 1 to 64.
+    /// How many written segments are kept ready ahead of the log. Default 5, range 1 to 64. There
+    /// is always one more than the reserve: the files that stay when the disk is full, so that it
+    /// can be drained. That is three, and one for each 51 MiB of `buffer_bytes_max` begun (with
+    /// other segments: four fifths of `segment_bytes_max`).
     pub segments_ahead: usize,
+    /// How much the store's files may take together, in bytes; past it publishers wait, or are told,
+    /// as on a full disk. What was accepted before, and what it takes to get space back, is still
+    /// written. Default: no limit but the disk. At least four segments more than the reserve (512
+    /// MiB by default). A message or batch may have a quarter of it.
+    pub store_bytes_max: Option<u64>,
+    /// How much of the disk is left to others, in bytes: likewise. Default 0.
+    pub free_bytes_min: u64,
     /// Largest payload of a message, in bytes. Default and maximum 64 MiB.
     pub message_bytes_max: usize,
     /// Largest batch published as one, in bytes with its record heads. Default 64 MiB, range
@@ -100,7 +110,9 @@ impl Default for Config {
             backend: BackendChoice::Auto,
             create: true,
             segment_bytes_max: 64 * MIB as u64,
-            segments_ahead: 2,
+            segments_ahead: 5,
+            store_bytes_max: None,
+            free_bytes_min: 0,
             message_bytes_max: 64 * MIB,
             transaction_bytes_max: 64 * MIB,
             window_bytes_max: 64 * MIB,
@@ -119,6 +131,17 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Largest batch, in bytes, of messages or changes that belong together.
+    pub(crate) fn batch_bytes_max(&self) -> usize {
+        self.transaction_bytes_max.min(self.store_share())
+    }
+
+    /// What one message or batch may have of the store: all of it must fit beside the reserve.
+    pub(crate) fn store_share(&self) -> usize {
+        let share = self.store_bytes_max.map(|max| usize::try_from(max / 4));
+        share.and_then(Result::ok).unwrap_or(usize::MAX)
+    }
+
     /// Checks every range.
     pub(crate) fn validate(&self) -> Result<()> {
         let mib = MIB as u64;
@@ -136,6 +159,10 @@ impl Config {
         range("window_bytes_max", self.window_bytes_max as u64, mib, 64 * 1024 * mib)?;
         range("buffer_bytes_max", self.buffer_bytes_max as u64, mib, 4096 * mib)?;
         range("mapped_segments_max", self.mapped_segments_max as u64, 1, 4096)?;
+        if let Some(found) = self.store_bytes_max {
+            let least = self.segment_bytes_max * (self.reserve_files() as u64 + 4);
+            range("store_bytes_max", found, least, u64::MAX)?;
+        }
         range("checkpoint_log_bytes", self.checkpoint_log_bytes, 64 * KIB as u64, u64::MAX)?;
         let millis = Duration::from_millis(1);
         time("ack_delay_max", self.ack_delay_max, millis, Duration::from_secs(10))?;

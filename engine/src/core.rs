@@ -170,6 +170,12 @@ impl Core {
         self.stop.load(Ordering::Acquire) || self.confirms.ended().is_some()
     }
 
+    /// Whether nothing can be written for want of space.
+    pub(crate) fn is_stuck(&self) -> bool {
+        let pipeline = self.pipeline.lock().unwrap_or_else(PoisonError::into_inner);
+        pipeline.as_ref().is_some_and(Pipeline::is_stuck)
+    }
+
     /// A committer that keeps the time does not sleep shorter than this.
     #[expect(clippy::unused_self, reason = "reads as a property of the engine")]
     pub(crate) fn shortest_sleep(&self) -> Duration {
@@ -238,7 +244,7 @@ impl Core {
     pub(crate) fn change(&self, changes: &[Change<'_>]) -> Result<()> {
         self.check_writable()?;
         let estimate = changes.iter().map(Change::record_bytes_max).sum();
-        within("change", estimate, self.config.transaction_bytes_max)?;
+        within("change", estimate, self.config.batch_bytes_max())?;
         let mut bytes = Vec::new();
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.append.lock();
@@ -356,7 +362,9 @@ impl Core {
 
     /// Asks for a commit that no message asks for.
     pub(crate) fn hurry(&self, sync: bool) {
-        self.append.hurry(sync);
+        // Without threads the caller's wait drives the commit: there is nobody to wait for.
+        let later = (!self.config.stepped).then(|| self.clock.now() + self.config.ack_delay_max);
+        self.append.hurry(sync, later);
     }
 
     /// Takes note that acks wait to be written.

@@ -77,6 +77,8 @@ pub enum FileOp {
     Map,
     /// Listing a directory.
     List,
+    /// Asking how much space is free.
+    Space,
     /// Taking the lock.
     Lock,
     /// Starting a thread.
@@ -97,6 +99,7 @@ impl fmt::Display for FileOp {
             Self::Allocate => "allocation",
             Self::Map => "map",
             Self::List => "listing",
+            Self::Space => "query of free space",
             Self::Lock => "lock",
             Self::Spawn => "start of a thread",
         })

@@ -22,6 +22,7 @@ use crate::{
     reclaim::Retired,
     rewrite::Rewriter,
     storage::{AlignedBuffer, WriteSync},
+    supply::{is_scarce, look_for_space},
 };
 
 /// The keeper looks after what nobody told it of at least this often.
@@ -142,7 +143,14 @@ impl Keeper {
     pub(crate) fn checkpoint(&self, core: &Core, clean: bool) -> Result<()> {
         let batches = core.ledger().head.next_batch.0;
         let log_bytes = core.stats.log_bytes();
-        self.checkpoints.write(core, clean)?;
+        loop {
+            match self.checkpoints.write(core, clean) {
+                // Without it nothing is given back: it is worth a file of the reserve.
+                Err(error) if is_out_of_space(&error) && core.supply.give_up_one(core)? => {}
+                Err(error) => return Err(error),
+                Ok(()) => break,
+            }
+        }
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         *last = Last { at: core.clock.now(), log_bytes, batches };
         Ok(())
@@ -163,27 +171,54 @@ pub(crate) enum Did {
 
 /// Does the most urgent piece of the background's work.
 ///
+/// A piece that finds no space waits, and holds up no other: one of them may give space back.
+///
 /// # Errors
 ///
 /// [`Error::Io`]. Where space ran out the work waits; anything else poisons the engine.
 pub(crate) fn step(core: &Core) -> Result<Did> {
-    if let Some(segment) = core.log.segments().into_iter().find(|segment| is_full(segment)) {
-        seal(core, &segment)?;
-        return Ok(Did::Work);
+    let pieces: [fn(&Core) -> Result<Did>; 5] =
+        [seal_full, give_back, write_checkpoint, go_on, prepare];
+    let mut full = None;
+    for piece in pieces {
+        match piece(core) {
+            Ok(Did::Nothing) => {}
+            Err(error) if is_out_of_space(&error) => drop(full.get_or_insert(error)),
+            other => return other,
+        }
     }
-    // Before what needs space: this gives some back.
-    if core.keeper.retired.step(core)? {
-        return Ok(Did::Work);
+    full.map_or(Ok(Did::Nothing), Err)
+}
+
+fn did(work: bool) -> Did {
+    if work { Did::Work } else { Did::Nothing }
+}
+
+/// In order: the next segment's header says where one that is not sealed ends, so it stays as long.
+fn seal_full(core: &Core) -> Result<Did> {
+    let full = core.log.segments().into_iter().find(|segment| is_full(segment));
+    full.map_or(Ok(Did::Nothing), |segment| seal(core, &segment).map(|()| Did::Work))
+}
+
+fn give_back(core: &Core) -> Result<Did> {
+    core.keeper.retired.step(core).map(did)
+}
+
+fn write_checkpoint(core: &Core) -> Result<Did> {
+    // While space is scarce two more checkpoints set the files of dead segments free.
+    let waited_for = core.keeper.retired.wait_for_checkpoints(&core.keeper.checkpoints);
+    let wanted = waited_for && is_scarce(core)?;
+    if !wanted && !core.keeper.checkpoint_due(core) {
+        return Ok(Did::Nothing);
     }
-    if core.keeper.checkpoint_due(core) {
-        core.keeper.checkpoint(core, false)?;
-        return Ok(Did::Work);
-    }
-    if core.keeper.retired.any() && core.append.lock().out_of_space.is_some() {
-        // The log waits for a file: two more checkpoints set those of dead segments free.
-        core.keeper.checkpoint(core, false)?;
-        return Ok(Did::Work);
-    }
+    core.keeper.checkpoint(core, false).map(|()| Did::Work)
+}
+
+fn go_on(core: &Core) -> Result<Did> {
+    look_for_space(core).map(did)
+}
+
+fn prepare(core: &Core) -> Result<Did> {
     let active = {
         let pipeline = core.pipeline.lock().unwrap_or_else(PoisonError::into_inner);
         pipeline.as_ref().map(|pipeline| pipeline.active().id())
@@ -242,6 +277,9 @@ pub(crate) fn run_keeper(core: &Arc<Core>) {
                 let took = core.clock.now().saturating_sub(began);
                 let share = if did == Did::Prepared { PREPARE_SHARE } else { REWRITE_SHARE };
                 core.keeper.sleep(took * (share - 1));
+            }
+            Did::Nothing if core.append.lock().out_of_space.is_some() => {
+                core.keeper.sleep(core.config.ack_delay_max);
             }
             Did::Nothing => core.keeper.sleep(LOOK_AFTER),
         }

@@ -181,8 +181,9 @@ impl Publisher {
             let records = Records { messages, routed: &routed, time_us, epoch };
             let need = records.need();
             if let [_, _, ..] = messages {
-                within("batch", need.bytes, core.config.transaction_bytes_max)?;
+                within("batch", need.bytes, core.config.batch_bytes_max())?;
             }
+            within("message", need.bytes, core.config.store_share())?;
             let state = core.append.lock();
             let state = match wait {
                 Wait::AsConfigured => core.wait_for_room(state, need)?,

@@ -10,10 +10,14 @@
 //!     its blocks go when the last reader, or name, does.
 //! M3. A file that is being copied stays until it is.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
 
 use crate::{
-    Error, Result, core::Core, error::FileOp, ledger::live::SegmentCount, log::segment::Segment,
+    Error, Result, checkpoint::Checkpoints, core::Core, error::FileOp, ledger::live::SegmentCount,
+    log::segment::Segment,
 };
 
 #[derive(Debug)]
@@ -27,6 +31,8 @@ struct Gone {
 #[derive(Debug, Default)]
 pub(crate) struct Retired {
     segments: Mutex<Vec<Gone>>,
+    /// Bytes of their files.
+    bytes: AtomicU64,
 }
 
 impl Retired {
@@ -35,9 +41,23 @@ impl Retired {
         !self.segments.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
+    /// Whether files of dead segments stand only because a kept checkpoint lists them.
+    pub(crate) fn wait_for_checkpoints(&self, checkpoints: &Checkpoints) -> bool {
+        let oldest = checkpoints.oldest_of_two().unwrap_or(0);
+        let retired = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.iter().any(|gone| gone.listed_to >= oldest)
+    }
+
+    /// Bytes of their files.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
     /// Takes over segments that were replaced when `listed_to` was the newest checkpoint.
     pub(crate) fn replaced(&self, replaced: &[Arc<Segment>], listed_to: u64) {
         let mut retired = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = replaced.iter().map(|segment| segment.header.file_bytes).sum();
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
         retired.extend(
             replaced.iter().map(|segment| Gone { segment: Arc::clone(segment), listed_to }),
         );
@@ -57,6 +77,7 @@ impl Retired {
             let Some(newest) = core.keeper.checkpoints.newest() else { return Ok(did) };
             core.log.retire_segment(&segment);
             core.ledger().retired(segment.id());
+            self.bytes.fetch_add(segment.header.file_bytes, Ordering::Relaxed);
             retired.push(Gone { segment, listed_to: newest.number });
             did = true;
         }
@@ -66,8 +87,9 @@ impl Retired {
             .position(|gone| gone.listed_to < oldest && !core.keeper.copying.has(&gone.segment));
         let Some(at) = ready else { return Ok(did) };
         give_back(core, Arc::clone(&retired[at].segment))?;
-        core.log.forget_split(retired[at].segment.first_offset());
-        retired.remove(at);
+        let gone = retired.remove(at);
+        core.log.forget_split(gone.segment.first_offset());
+        self.bytes.fetch_sub(gone.segment.header.file_bytes, Ordering::Relaxed);
         Ok(true)
     }
 }

@@ -8,6 +8,8 @@
 //! U2. A file is renamed, and the directory synced, before it is written under its new name.
 //! U3. A file that has another name, in a backup say, is not written: it is removed.
 
+mod space;
+
 use std::{
     collections::VecDeque,
     sync::{
@@ -18,8 +20,11 @@ use std::{
 
 use fanlog_segment_format::{SegmentId, file_name::FileName, layout::SEGMENT_HEADER_BYTES};
 
+use self::space::Room;
+pub(crate) use self::space::{is_scarce, look_for_space, spare_bytes};
 use crate::{
     Error, Result,
+    commit::is_out_of_space,
     core::Core,
     error::FileOp,
     storage::{Access, AlignedBuffer, Allocation, Purpose, Storage, StorageFile, WriteSync},
@@ -74,9 +79,35 @@ struct State {
     /// The last segment that a file was handed out for: its name is in use.
     taken: SegmentId,
     next_number: u64,
+    /// One was given up for something more urgent, which needs the space until a file comes back.
+    given_up: bool,
+}
+
+/// A file for the log.
+#[derive(Debug)]
+pub(crate) struct Supplied {
+    pub(crate) file: Arc<dyn StorageFile>,
+    /// Set where it was taken from the reserve: why.
+    pub(crate) scarce: Option<String>,
 }
 
 impl State {
+    fn ready(&self) -> usize {
+        self.free.len() + usize::from(self.named.is_some())
+    }
+
+    /// Bytes of all prepared files, also of one that is not filled yet.
+    fn bytes(&self) -> u64 {
+        let free: u64 = self.free.iter().map(|free| free.bytes).sum();
+        let named = self.named.as_ref().map_or(0, |named| named.bytes);
+        free + named + self.filling.as_ref().map_or(0, |filling| filling.free.bytes)
+    }
+
+    fn new_number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number - 1
+    }
+
     /// Takes a free file of at least `bytes`.
     fn take_free(&mut self, bytes: u64) -> Option<FreeFile> {
         let at = self.free.iter().position(|free| free.bytes >= bytes)?;
@@ -118,8 +149,7 @@ impl Supply {
     }
 
     fn count(&self, state: &State) {
-        let ready = state.free.len() + usize::from(state.named.is_some());
-        self.ready.store(ready as u64, Ordering::Relaxed);
+        self.ready.store(state.ready() as u64, Ordering::Relaxed);
     }
 
     /// Files ready.
@@ -127,39 +157,90 @@ impl Supply {
         self.ready.load(Ordering::Relaxed)
     }
 
+    /// Bytes of the prepared files.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.lock().bytes()
+    }
+
     /// The file of segment `id`, of at least `bytes`, under its name and with a blank first block.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`]; where there is no space for a new file the supply is as it was.
-    pub(crate) fn take(
-        &self,
-        core: &Core,
-        id: SegmentId,
-        bytes: u64,
-    ) -> Result<Arc<dyn StorageFile>> {
+    /// [`Error::Io`]; [`Error::OutOfSpace`] where neither the limits nor the reserve have that much.
+    /// The supply is as it was then.
+    pub(crate) fn take(&self, core: &Core, id: SegmentId, bytes: u64) -> Result<Supplied> {
+        let room = Room::of(core, self.bytes())?;
         let mut state = self.lock();
         state.taken = state.taken.max(id);
+        let reserve = core.config.reserve_files();
+        let reserve_bytes = core.config.segment_bytes_max.saturating_mul(reserve as u64);
+        let all = room.spare.saturating_add(state.bytes());
+        let mut reason = room.reason();
+        if all >= reserve_bytes.saturating_add(bytes) {
+            match self.take_spare(core, &mut state, id, bytes, reserve) {
+                Ok(file) => return Ok(Supplied { file, scarce: None }),
+                // The disk has less than it says.
+                Err(error) if is_out_of_space(&error) => reason = error.to_string(),
+                Err(error) => return Err(error),
+            }
+        }
+        let file = if bytes > core.config.segment_bytes_max {
+            self.take_instead(core, &mut state, id, bytes)?
+        } else if state.ready() > space::FOR_REWRITING {
+            self.take_ready(core, &mut state, id, bytes)?
+        } else {
+            None
+        };
+        match file {
+            Some(file) => Ok(Supplied { file, scarce: Some(reason) }),
+            None => Err(Error::OutOfSpace { segment: id.0, reason }),
+        }
+    }
+
+    /// A file that the reserve does not need, or a new one.
+    fn take_spare(
+        &self,
+        core: &Core,
+        state: &mut State,
+        id: SegmentId,
+        bytes: u64,
+        reserve: usize,
+    ) -> Result<Arc<dyn StorageFile>> {
+        let segment_bytes = core.config.segment_bytes_max;
+        if bytes <= segment_bytes && state.ready() > 0 {
+            if state.ready() <= reserve {
+                // Another one takes its place in the reserve, before it goes.
+                let free = FreeFile { number: state.new_number(), bytes: segment_bytes };
+                allocate(core, &FileName::Free(free.number).to_string(), free.bytes)?;
+                state.free.push_back(free);
+                self.count(state);
+            }
+            if let Some(file) = self.take_ready(core, state, id, bytes)? {
+                return Ok(file);
+            }
+        }
+        self.give_name_back(core, state)?;
+        create(core, &segment_name(id), bytes)
+    }
+
+    /// A prepared file, if there is one of that size.
+    fn take_ready(
+        &self,
+        core: &Core,
+        state: &mut State,
+        id: SegmentId,
+        bytes: u64,
+    ) -> Result<Option<Arc<dyn StorageFile>>> {
         if let Some(named) = &state.named
             && named.id == id
             && named.bytes >= bytes
         {
             let file = Arc::clone(&named.file);
             state.named = None;
-            self.count(&state);
-            return Ok(file);
+            self.count(state);
+            return Ok(Some(file));
         }
-        if let Some(named) = state.named.take() {
-            // Too small for a batch of this size: it gives the name back.
-            let number = state.next_number;
-            state.next_number += 1;
-            let (from, to) = (segment_name(named.id), FileName::Free(number).to_string());
-            if let Err(error) = rename(&*core.storage, &from, &to) {
-                state.named = Some(named);
-                return Err(error);
-            }
-            state.free.push_back(FreeFile { number, bytes: named.bytes });
-        }
+        self.give_name_back(core, state)?;
         while let Some(free) = state.take_free(bytes) {
             if !is_own(&*core.storage, free)? {
                 continue;
@@ -168,11 +249,87 @@ impl Supply {
             if named.is_err() {
                 state.free.push_front(free);
             }
-            self.count(&state);
-            return named;
+            self.count(state);
+            return named.map(Some);
         }
-        self.count(&state);
-        create(core, &segment_name(id), bytes)
+        self.count(state);
+        Ok(None)
+    }
+
+    /// For a batch that no prepared file can hold: removes as many as it takes to make one that can.
+    fn take_instead(
+        &self,
+        core: &Core,
+        state: &mut State,
+        id: SegmentId,
+        bytes: u64,
+    ) -> Result<Option<Arc<dyn StorageFile>>> {
+        self.give_name_back(core, state)?;
+        let room = Room::of(core, state.bytes())?;
+        if room.on_disk.saturating_add(state.bytes()) < bytes {
+            return Ok(None);
+        }
+        let mut needed = bytes.saturating_sub(room.spare);
+        while needed > 0 {
+            let Some(removed) = self.remove_one(core, state)? else { break };
+            needed = needed.saturating_sub(removed);
+        }
+        match create(core, &segment_name(id), bytes) {
+            Err(error) if is_out_of_space(&error) => Ok(None),
+            made => made.map(Some),
+        }
+    }
+
+    /// A file that was named for a segment, and is not to be it, gives the name back.
+    fn give_name_back(&self, core: &Core, state: &mut State) -> Result<()> {
+        let Some(named) = state.named.take() else { return Ok(()) };
+        let number = state.new_number();
+        let (from, to) = (segment_name(named.id), FileName::Free(number).to_string());
+        if let Err(error) = rename(&*core.storage, &from, &to) {
+            state.named = Some(named);
+            return Err(error);
+        }
+        state.free.push_back(FreeFile { number, bytes: named.bytes });
+        self.count(state);
+        Ok(())
+    }
+
+    /// Whether the reserve is whole, prepared or not, with one more file to spare (R1).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub(crate) fn is_whole(&self, core: &Core) -> Result<bool> {
+        let prepared = self.bytes();
+        let room = Room::of(core, prepared)?;
+        let wanted = core.config.reserve_files() as u64 + 1;
+        let wanted = core.config.segment_bytes_max.saturating_mul(wanted);
+        Ok(room.spare.saturating_add(prepared) >= wanted)
+    }
+
+    /// Gives up a prepared file, so that something more urgent has its space. Says whether there was
+    /// one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub(crate) fn give_up_one(&self, core: &Core) -> Result<bool> {
+        let mut state = self.lock();
+        let removed = self.remove_one(core, &mut state)?.is_some();
+        state.given_up |= removed;
+        Ok(removed)
+    }
+
+    /// Removes a free file; returns its size.
+    fn remove_one(&self, core: &Core, state: &mut State) -> Result<Option<u64>> {
+        let Some(free) = state.free.pop_back() else { return Ok(None) };
+        let name = FileName::Free(free.number).to_string();
+        if let Err(source) = core.storage.remove(&name) {
+            state.free.push_back(free);
+            return Err(Error::io(FileOp::Remove, core.storage.path(&name), source));
+        }
+        self.count(state);
+        Ok(Some(free.bytes))
     }
 
     /// Does one piece of preparation. Says whether there was any.
@@ -184,6 +341,7 @@ impl Supply {
         if self.fill(core)? {
             return Ok(true);
         }
+        let room = Room::of(core, self.bytes())?;
         let mut state = self.lock();
         // The committer may have gone on since `next` was read: a name in use is never given again.
         if state.named.is_none()
@@ -204,14 +362,15 @@ impl Supply {
             self.count(&state);
             return Ok(true);
         }
-        let kept = state.free.len() + usize::from(state.named.is_some());
-        if kept >= core.config.segments_ahead {
+        let (ready, bytes) = (state.ready(), core.config.segment_bytes_max);
+        // R2: so few are not held against the limits.
+        let within = if ready <= space::FOR_REWRITING { room.on_disk } else { room.spare };
+        let wanted = if state.given_up { bytes.saturating_mul(2) } else { bytes };
+        if ready >= core.config.files_ahead() || within < wanted {
             return Ok(false);
         }
-        let number = state.next_number;
-        state.next_number += 1;
-        let free = FreeFile { number, bytes: core.config.segment_bytes_max };
-        let name = FileName::Free(number).to_string();
+        let free = FreeFile { number: state.new_number(), bytes };
+        let name = FileName::Free(free.number).to_string();
         let (file, allocation) = allocate(core, &name, free.bytes)?;
         if allocation == Allocation::Written {
             state.free.push_back(free);
@@ -254,16 +413,23 @@ impl Supply {
     ///
     /// [`Error::Io`].
     pub(crate) fn recycle(&self, core: &Core, name: &str, bytes: u64) -> Result<bool> {
+        let room = Room::of(core, self.bytes())?;
         let mut state = self.lock();
-        // One more than is prepared by itself: a stream that recycles never waits for zeros.
-        let wanted = state.free.len() <= core.config.segments_ahead;
+        // One more than is prepared by itself: a stream that recycles never waits for zeros. Where
+        // a limit is reached no more than the reserve, and one for publishers, is held on to.
+        let most = if room.spare > 0 {
+            core.config.files_ahead() + 1
+        } else {
+            core.config.reserve_files() + 1
+        };
+        let wanted = state.ready() < most;
         if bytes != core.config.segment_bytes_max || !wanted || is_shared(&*core.storage, name)? {
             return Ok(false);
         }
-        let number = state.next_number;
-        state.next_number += 1;
+        let number = state.new_number();
         rename(&*core.storage, name, &FileName::Free(number).to_string())?;
         state.free.push_back(FreeFile { number, bytes });
+        state.given_up = false;
         self.count(&state);
         Ok(true)
     }

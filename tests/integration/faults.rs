@@ -13,7 +13,7 @@ use crate::support::{
     unacked, until,
 };
 
-/// An engine whose disk is full; the ticket's message waits for space.
+/// An engine whose disk is full; the ticket's message is larger than the whole reserve, and waits.
 pub(crate) fn full_disk(when_full: WhenFull) -> (MemoryStorage, Engine, Ticket) {
     let disk = MemoryStorage::new();
     let (clock, config) = (Arc::new(SystemClock::new()), Config { when_full, ..small() });
@@ -21,13 +21,9 @@ pub(crate) fn full_disk(when_full: WhenFull) -> (MemoryStorage, Engine, Ticket) 
     engine.declare_queue("jobs").unwrap();
     until("segments are ready", || engine.stats().segments_ready > 0);
     disk.set_capacity(Some(0));
-    loop {
-        let ticket =
-            engine.publisher().publish(&Message::new("", "jobs", &vec![0; 20_000])).unwrap();
-        if ticket.wait_timeout(Duration::from_millis(300)).is_err() {
-            return (disk, engine, ticket);
-        }
-    }
+    let ticket = engine.publisher().publish(&Message::new("", "jobs", &vec![0; 4 << 20])).unwrap();
+    ticket.wait_timeout(Duration::from_millis(300)).unwrap_err();
+    (disk, engine, ticket)
 }
 
 #[test]

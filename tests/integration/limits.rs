@@ -152,6 +152,7 @@ fn a_setting_out_of_its_range_is_refused_by_name_and_creates_nothing() {
         ("window_bytes_max", Config { window_bytes_max: MIB - 1, ..base() }),
         ("buffer_bytes_max", Config { buffer_bytes_max: MIB - 1, ..base() }),
         ("mapped_segments_max", Config { mapped_segments_max: 0, ..base() }),
+        ("store_bytes_max", Config { store_bytes_max: Some(400 << 20), ..base() }),
         ("checkpoint_log_bytes", Config { checkpoint_log_bytes: 1000, ..base() }),
         ("ack_delay_max", Config { ack_delay_max: Duration::ZERO, ..base() }),
         ("ack_delay_max", Config { ack_delay_max: day, ..base() }),

@@ -26,6 +26,7 @@ mod reclaim;
 mod redelivery;
 mod requeue;
 mod rewrite;
+mod space;
 mod stats;
 mod support;
 mod topology;

@@ -154,11 +154,19 @@ impl Append {
         self.space_event.notify(usize::MAX);
     }
 
-    /// Asks for a commit that no message asks for.
-    pub(crate) fn hurry(&self, sync: bool) {
+    /// Asks for a commit that no message asks for: at once, or, where space is scarce and it has to
+    /// be synced, at `later`, so that one write does for all who ask until then.
+    pub(crate) fn hurry(&self, sync: bool, later: Option<Duration>) {
         let mut state = self.lock();
-        state.urgent = true;
         state.urgent_sync |= sync;
+        if let Some(later) = later.filter(|_| sync && state.out_of_space.is_some()) {
+            if state.acks_due.is_none_or(|due| later < due) {
+                state.acks_due = Some(later);
+                self.work.notify_all();
+            }
+            return;
+        }
+        state.urgent = true;
         let wake = state.should_wake();
         drop(state);
         if wake {

@@ -93,8 +93,13 @@ impl Pipeline {
     ) {
         let retry_at = now + core.config.ack_delay_max;
         self.stuck = Some(Stuck { retry_at, in_place: false });
-        let reason = error.map_or_else(|| "no space".to_owned(), |error| error.to_string());
-        let full = Error::OutOfSpace { segment: segment.0, reason };
+        let full = match error {
+            Some(full @ Error::OutOfSpace { .. }) => full,
+            other => {
+                let reason = other.map_or_else(|| "no space".to_owned(), |error| error.to_string());
+                Error::OutOfSpace { segment: segment.0, reason }
+            }
+        };
         let mut state = core.append.lock();
         state.stalled = true;
         if state.set_idle_due(Some(retry_at)) {
@@ -112,14 +117,26 @@ impl Pipeline {
         }
     }
 
+    /// The log goes on in a file of the reserve: publishers wait, or are told, until it is whole again.
+    pub(super) fn scarce(core: &Core, segment: SegmentId, reason: String) {
+        let mut state = core.append.lock();
+        state.out_of_space = Some(Error::OutOfSpace { segment: segment.0, reason });
+        core.append.wake_publishers(&state);
+    }
+
     /// Something was written: the log goes on.
     pub(super) fn unstall(&mut self, core: &Core) {
         if self.stuck.take().is_none() {
             return;
         }
-        core.append.lock().out_of_space = None;
         core.confirms.stall(None);
         core.acks_durable.stall(None);
+        // It looks whether publishers may go on.
+        core.wake_keeper();
+    }
+
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.stuck.is_some()
     }
 }
 
@@ -153,6 +170,7 @@ pub(super) fn found_no_space(error: &Error) -> bool {
 /// Whether an error says that there is no room, rather than that the disk is failing.
 pub(crate) fn is_out_of_space(error: &Error) -> bool {
     match error {
+        Error::OutOfSpace { .. } => true,
         // Names that may be there or not are in the way of another attempt.
         Error::Io { op: FileOp::SyncDirectory, .. } => false,
         Error::Io { source, .. } => says_full(source.kind()),

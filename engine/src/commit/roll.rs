@@ -126,7 +126,13 @@ impl Pipeline {
                 debug_assert_eq!(next.id, id, "the batch that it was taken for is still the next");
                 Ok(next.file)
             }
-            None => core.supply.take(core, id, bytes),
+            None => {
+                let supplied = core.supply.take(core, id, bytes)?;
+                if let Some(reason) = supplied.scarce {
+                    Self::scarce(core, id, reason);
+                }
+                Ok(supplied.file)
+            }
         }
     }
 

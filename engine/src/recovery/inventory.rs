@@ -92,6 +92,14 @@ impl Inventory {
             .map_err(|source| Error::io(FileOp::SyncDirectory, storage.path(""), source))
     }
 
+    /// Removes a file that was prepared for later. Says whether there was one.
+    pub(crate) fn give_up_one(&mut self, storage: &dyn Storage) -> Result<bool> {
+        let Some((&number, _)) = self.free.last_key_value() else { return Ok(false) };
+        remove(storage, &FileName::Free(number).to_string())?;
+        self.free.remove(&number);
+        Ok(true)
+    }
+
     /// Removes what a crash left over and collects the files that can be used again.
     ///
     /// `segments` are those of the log, of which the last is appended to. Files of later ones were

@@ -43,7 +43,7 @@ use crate::{
     append::{ARENA_BYTES, Append, arena::ArenaPool},
     checkpoint::{self, Kept},
     clock::Clock,
-    commit::Pipeline,
+    commit::{Pipeline, is_out_of_space},
     config::OnDamage,
     core::{Core, Parts},
     error::{ErrorKind, FileOp},
@@ -310,6 +310,20 @@ impl Found {
         Ok(())
     }
 
+    /// Writes the checkpoint; on a full disk prepared files, which nothing needs yet, make room for it.
+    fn store_checkpoint(&mut self, number: u64, bytes: &[u8]) -> Result<()> {
+        loop {
+            match checkpoint::store(&*self.storage, number, bytes) {
+                Err(error) if is_out_of_space(&error) => {
+                    if !self.inventory.give_up_one(&*self.storage)? {
+                        return Err(error);
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
     /// A number that no checkpoint had: one that is missing may have had the next.
     fn next_checkpoint(&self) -> u64 {
         let highest = self.inventory.highest_checkpoint().max(self.newest.number);
@@ -324,7 +338,7 @@ impl Found {
         checkpoint.segments = checkpoint::entries(&self.log, &counts);
         checkpoint.next_ids.segment = checkpoint::next_segment(&checkpoint.segments);
         let bytes = checkpoint.encode();
-        checkpoint::store(&*self.storage, number, &bytes)?;
+        self.store_checkpoint(number, &bytes)?;
         Ok(Kept { number, bytes: bytes.len() as u64 })
     }
 

@@ -43,6 +43,7 @@ use self::{
 };
 use crate::{
     Error, Result, commit::is_out_of_space, core::Core, error::ErrorKind, log::segment::Segment,
+    supply::spare_bytes,
 };
 
 /// Waste that is let be while there is room, in segments.
@@ -143,7 +144,7 @@ impl State {
         }
         let out_of_space = core.append.lock().out_of_space.is_some();
         let used = segments.iter().map(|segment| segment.header.file_bytes).sum();
-        let room = match core.storage.free_bytes() {
+        let room = match spare_bytes(core) {
             _ if out_of_space => Room::None,
             Ok(free) => Room::of(free, used),
             // It can't be told: as if there were plenty.
@@ -248,6 +249,11 @@ impl State {
     fn wait_for_space(&mut self, core: &Core, error: Error) -> Result<()> {
         if !is_out_of_space(&error) {
             return Err(error);
+        }
+        // What is kept for this: the file that is made is no larger.
+        if core.supply.give_up_one(core)? {
+            self.seen = None;
+            return Ok(());
         }
         self.not_before = core.clock.now() + TRY_AGAIN;
         Ok(())
