@@ -320,6 +320,20 @@ impl Supply {
         Ok(removed)
     }
 
+    /// The same for rewriting, which gets one at a time: what it frees comes back before the next.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub(crate) fn lend_one(&self, core: &Core) -> Result<bool> {
+        let mut state = self.lock();
+        if state.given_up {
+            return Ok(false);
+        }
+        state.given_up = self.remove_one(core, &mut state)?.is_some();
+        Ok(state.given_up)
+    }
+
     /// Removes a free file; returns its size.
     fn remove_one(&self, core: &Core, state: &mut State) -> Result<Option<u64>> {
         let Some(free) = state.free.pop_back() else { return Ok(None) };

@@ -451,7 +451,7 @@ fn acks_of_a_merged_segment_are_counted_with_its_sources_where_a_checkpoint_stil
 }
 
 #[test]
-fn a_rewrite_that_finds_no_space_is_tried_again_once_there_is_some() {
+fn a_rewrite_that_finds_no_space_gets_what_is_kept_for_it() {
     let (machine, engine) = with_jobs();
     publish_all(&engine, "", "jobs", 0, 1000);
     settle(&engine);
@@ -462,7 +462,7 @@ fn a_rewrite_that_finds_no_space_is_tried_again_once_there_is_some() {
         machine.clock.advance(Duration::from_secs(2));
         while engine.step().is_ok_and(|did| did) {}
     }
-    assert_eq!(engine.stats().segments_rewritten, 0);
+    assert!(engine.stats().segments_rewritten > 0, "{:?}", engine.stats());
     assert!(!engine.stats().poisoned);
     assert!(machine.files().keys().all(|name| !is_temporary(name)));
     machine.disk.set_capacity(None);

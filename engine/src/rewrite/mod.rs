@@ -251,7 +251,7 @@ impl State {
             return Err(error);
         }
         // What is kept for this: the file that is made is no larger.
-        if core.supply.give_up_one(core)? {
+        if core.supply.lend_one(core)? {
             self.seen = None;
             return Ok(());
         }
