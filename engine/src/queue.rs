@@ -77,7 +77,9 @@ pub(crate) struct Queue {
 
 impl Queue {
     pub(crate) fn new(id: QueueId, group: GroupId, name: &str, ledger: QueueLedger) -> Self {
-        Self::with_mark(id, group, name, ledger, Offset(0))
+        // Nothing before its first offset is ever handed out: closing need not say so.
+        let mark = ledger.mark;
+        Self::with_mark(id, group, name, ledger, mark)
     }
 
     /// A queue as a checkpoint describes it.
