@@ -25,11 +25,14 @@ pub(crate) struct Info {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    damage: store::Damage,
 }
 
 impl Info {
     pub(crate) fn run(&self) -> Result<Status, Failure> {
-        let engine = store::open_read_only(&self.dir)?;
+        let engine = store::look_around(&self.dir, self.damage.choice())?;
+        let gaps = store::tell_gaps(&engine, &self.dir);
         let store = store::session(engine, |engine| Ok(self.look(engine)))?;
         let mut output = Output::new();
         if self.json {
@@ -38,7 +41,7 @@ impl Info {
             output.line(&store.to_text())?;
         }
         output.flush()?;
-        Ok(Status::Fine)
+        Ok(if gaps == 0 { Status::Fine } else { Status::Damaged })
     }
 
     fn look(&self, engine: &Engine) -> Store {
@@ -57,6 +60,7 @@ impl Info {
             payload_bytes: sum(|segment| segment.payload_bytes),
             live_bytes: sum(|segment| segment.live_bytes),
             dead_bytes: sum(|segment| segment.dead_bytes),
+            gaps: recovery.gaps.iter().map(Gap::from).collect(),
             torn_bytes: recovery.cuts.iter().map(|cut| cut.bytes).sum(),
             strangers: recovery.strangers.clone(),
             exchanges: exchanges(&topology),
@@ -80,11 +84,36 @@ struct Store {
     live_bytes: u64,
     dead_bytes: u64,
     torn_bytes: u64,
+    gaps: Vec<Gap>,
     strangers: Vec<String>,
     exchanges: Vec<Exchange>,
     bindings: Vec<Binding>,
     queues: Vec<Queue>,
     segments: Vec<Segment>,
+}
+
+/// What was damaged, with `--on-damage quarantine`.
+#[derive(Serialize)]
+struct Gap {
+    file: String,
+    position: u64,
+    from: u64,
+    to: u64,
+    controls: bool,
+    reason: String,
+}
+
+impl From<&fanlog::Gap> for Gap {
+    fn from(gap: &fanlog::Gap) -> Self {
+        Self {
+            file: gap.path.to_string_lossy().into_owned(),
+            position: gap.position,
+            from: gap.from.0,
+            to: gap.to.0,
+            controls: gap.controls,
+            reason: gap.reason.clone(),
+        }
+    }
 }
 
 #[derive(Serialize)]

@@ -6,8 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::Args;
-use fanlog::{Config, Engine, Error, ErrorKind, WhenFull};
+use clap::{Args, ValueEnum};
+use fanlog::{Config, Engine, Error, ErrorKind, OnDamage, WhenFull};
 
 use crate::failure::Failure;
 
@@ -22,6 +22,44 @@ const TRY_INTERVAL: Duration = Duration::from_millis(1);
 pub(crate) enum IfMissing {
     Create,
     Fail,
+}
+
+/// What is done with a damaged store.
+#[derive(Args, Clone, Copy)]
+pub(crate) struct Damage {
+    /// What to do with a damaged store: fail, or go around what is damaged, tell what is missing
+    /// and end with status 3
+    #[arg(long, value_name = "WHAT", default_value = "fail")]
+    on_damage: Choice,
+}
+
+#[derive(ValueEnum, Clone, Copy)]
+enum Choice {
+    Fail,
+    Quarantine,
+}
+
+impl Damage {
+    /// The engine's setting.
+    pub(crate) fn choice(self) -> OnDamage {
+        match self.on_damage {
+            Choice::Fail => OnDamage::Fail,
+            Choice::Quarantine => OnDamage::Quarantine,
+        }
+    }
+}
+
+/// Tells what was damaged when the store was opened; returns how much it is.
+pub(crate) fn tell_gaps(engine: &Engine, dir: &Path) -> usize {
+    let gaps = &engine.recovery().gaps;
+    for gap in gaps {
+        let mut text = gap.to_string();
+        if let Some(kept) = &gap.kept_as {
+            text = format!("{text}; kept as {}", kept.display());
+        }
+        Failure::damaged(&gap.path, gap.position, text).tell(dir);
+    }
+    gaps.len()
 }
 
 /// Settings of the engine that a command which writes can be given.
@@ -42,9 +80,20 @@ pub(crate) struct Settings {
 impl Settings {
     /// Opens the store in `dir` for writing, recovery included.
     pub(crate) fn open(&self, dir: &Path, if_missing: IfMissing) -> Result<Engine, Failure> {
+        self.open_around(dir, if_missing, OnDamage::Fail)
+    }
+
+    /// Opens the store in `dir` for writing, perhaps around damage.
+    pub(crate) fn open_around(
+        &self,
+        dir: &Path,
+        if_missing: IfMissing,
+        on_damage: OnDamage,
+    ) -> Result<Engine, Failure> {
         let create = if_missing == IfMissing::Create;
         // Fail, because waiting would also wait for a disk that is full.
-        let mut config = Config { create, when_full: WhenFull::Fail, ..Config::default() };
+        let when_full = WhenFull::Fail;
+        let mut config = Config { create, when_full, on_damage, ..Config::default() };
         if let Some(bytes) = self.segment_bytes {
             // What cannot be rounded is far out of the range, and the engine says so.
             config.segment_bytes_max = bytes.checked_next_multiple_of(4096).unwrap_or(bytes);
@@ -55,7 +104,12 @@ impl Settings {
 
 /// Opens the store in `dir` without writing anything.
 pub(crate) fn open_read_only(dir: &Path) -> Result<Engine, Failure> {
-    Ok(Engine::open_read_only(dir, Config::default())?)
+    look_around(dir, OnDamage::Fail)
+}
+
+/// Opens the store in `dir` without writing anything, perhaps around damage.
+pub(crate) fn look_around(dir: &Path, on_damage: OnDamage) -> Result<Engine, Failure> {
+    Ok(Engine::open_read_only(dir, Config { on_damage, ..Config::default() })?)
 }
 
 /// Tries `publish` again while buffers are full, which passes as soon as a batch is confirmed.

@@ -3,19 +3,24 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use fanlog::check::{self, Report};
+use fanlog::{
+    Config,
+    check::{self, Report},
+};
 use indicatif::HumanBytes;
 use serde::Serialize;
 
 use crate::{
     failure::{Failure, Status},
     output::{Output, one_line},
-    progress,
+    progress, store,
 };
 
 /// Check every checkpoint, segment, batch and record of a store; write nothing.
 ///
-/// Ends with status 3 and one line per problem on standard error if anything is damaged. A torn
+/// Ends with status 3 and one line per problem on standard error if anything is damaged. Where the
+/// damage shows at opening already that is all, unless it may be quarantined: then the rest is
+/// checked as well, still without writing. A torn
 /// tail, which the next open would cut, is reported and is not damage.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  fanlog verify orders\n  fanlog verify orders --json")]
@@ -25,12 +30,15 @@ pub(crate) struct Verify {
     /// Print the report as one JSON object
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    damage: store::Damage,
 }
 
 impl Verify {
     pub(crate) fn run(&self) -> Result<Status, Failure> {
         let bar = progress::Progress::new("checking");
-        let checked = check::verify(&self.dir, &mut |told| {
+        let config = Config { on_damage: self.damage.choice(), ..Config::default() };
+        let checked = check::verify_with(&self.dir, config, &mut |told| {
             bar.show(told.bytes_done, told.bytes_total);
         });
         drop(bar);

@@ -73,7 +73,22 @@ pub struct Problem {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn verify(dir: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Report> {
-    match Engine::open_read_only(dir, Config::default()) {
+    verify_with(dir, Config::default(), progress)
+}
+
+/// As [`verify`], with settings: with [`OnDamage::Quarantine`](crate::OnDamage::Quarantine) damage that
+/// shows at opening is among the problems, and the rest is verified all the same. Writes nothing
+/// either.
+///
+/// # Errors
+///
+/// As [`verify`].
+pub fn verify_with(
+    dir: &Path,
+    config: Config,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Report> {
+    match Engine::open_read_only(dir, config) {
         Ok(engine) => engine.check(progress),
         Err(error) if error.kind() == ErrorKind::Corrupt => {
             let path = error.path().unwrap_or(dir).to_owned();

@@ -1,11 +1,14 @@
 //! A byte of a properly closed store changes, or a file is cut short, or is gone.
 //!
 //! Then opening says so, or checking does, or it was a byte that means nothing and all is as it was.
-//! Never is a message gone, or different, without a word.
+//! Never is a message gone, or different, without a word. And where damage may be quarantined the
+//! store opens: what is left is delivered, what is not is told, and it works as before.
 
 use std::time::Duration;
 
+use fanlog::OnDamage;
 use fanlog::storage::{CrashMode, MemoryStorage, Storage};
+use fanlog_tests::around;
 use fanlog_tests::random::Random;
 use fanlog_tests::world::{Plan, Remains, Stop, World};
 
@@ -15,6 +18,8 @@ struct Tally {
     refused: u64,
     reported: u64,
     harmless: u64,
+    quarantined: u64,
+    missing: u64,
 }
 
 fn closed_store(seed: u64) -> Remains {
@@ -31,6 +36,8 @@ fn closed_store(seed: u64) -> Remains {
 
 /// Opens a damaged store and says what is wrong with the way it answers.
 fn judge(remains: &Remains, disk: &MemoryStorage, tally: &mut Tally) -> Result<(), String> {
+    judge_around(remains, &disk.deep_copy(), tally)
+        .map_err(|problem| format!("with quarantine: {problem}"))?;
     let before: Vec<(String, Vec<u8>)> = contents(disk);
     let mut world = remains.world_on(disk.clone());
     if let Err(stop) = world.open() {
@@ -54,6 +61,36 @@ fn judge(remains: &Remains, disk: &MemoryStorage, tally: &mut Tally) -> Result<(
     }
     tally.harmless += 1;
     world.judge(true, u64::MAX).map_err(|stop| format!("unnoticed: {stop:?}"))?;
+    Ok(())
+}
+
+/// Opens a damaged store around the damage.
+fn judge_around(remains: &Remains, disk: &MemoryStorage, tally: &mut Tally) -> Result<(), String> {
+    let before = contents(disk);
+    let mut world = remains.world_on(disk.clone());
+    world.config().on_damage = OnDamage::Quarantine;
+    if let Err(stop) = world.open() {
+        // What seems to be of a newer version is never touched.
+        let newer = matches!(&stop, Stop::Problem(problem) if problem.contains("version"));
+        if !newer || contents(disk) != before {
+            return Err(format!("it does not open: {stop:?}"));
+        }
+        return Ok(());
+    }
+    let engine = world.engine().clone();
+    tally.quarantined += u64::from(!engine.recovery().gaps.is_empty());
+    let found = around::compare(&engine, &remains.model)?;
+    tally.missing += found.missing;
+    around::use_up(&engine, &remains.model, &found.shown)?;
+    engine.close(Duration::from_secs(10)).map_err(|error| format!("close: {error}"))?;
+    drop(engine);
+    drop(world);
+    let mut world = remains.world_on(disk.clone());
+    world.open().map_err(|stop| format!("it does not open again: {stop:?}"))?;
+    let recovery = world.engine().recovery();
+    if !recovery.clean || !recovery.gaps.is_empty() {
+        return Err(format!("it is not whole afterwards: {recovery:?}"));
+    }
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 
 #![expect(clippy::missing_panics_doc, reason = "a test that fails panics, that is its purpose")]
 
+pub mod around;
 pub mod disks;
 pub mod judge;
 pub mod model;

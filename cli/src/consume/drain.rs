@@ -29,13 +29,18 @@ fn visit_open(command: &Consume, run: &mut Run) -> Result<u64, Failure> {
     if command.waits() && is_empty(command)? {
         return Ok(0);
     }
-    let engine = command.settings.open(&command.dir, IfMissing::Fail)?;
+    let around = command.damage.choice();
+    let engine = command.settings.open_around(&command.dir, IfMissing::Fail, around)?;
+    run.gaps += store::tell_gaps(&engine, &command.dir);
     store::session(engine, |engine| drain(engine, command, run))
 }
 
 /// Looks without writing, so that waiting does not wear the store.
 fn is_empty(command: &Consume) -> Result<bool, Failure> {
-    let engine = store::open_read_only(&command.dir)?;
+    let engine = store::look_around(&command.dir, command.damage.choice())?;
+    if !engine.recovery().gaps.is_empty() {
+        return Ok(false);
+    }
     store::session(engine, |engine| {
         let queues = engine.topology().queues;
         // A queue that is not there is the consumer's error to tell.

@@ -7,6 +7,7 @@
 //!     was acked was acked durably.
 //! C2. A damaged message prints no line, is told on standard error and is left in the queue
 //!     (unless `--ack-damaged`); it ends the command after the messages around it.
+//! C3. What opening found damaged, with `--on-damage quarantine`, is told on standard error once.
 
 mod drain;
 mod line;
@@ -30,7 +31,7 @@ use crate::{
     failure::{Failure, Status},
     output::Output,
     signals,
-    store::Settings,
+    store::{self, Settings},
 };
 
 /// Print the messages of a queue, one per line, and ack them.
@@ -67,6 +68,8 @@ pub(crate) struct Consume {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    damage: store::Damage,
+    #[command(flatten)]
     settings: Settings,
 }
 
@@ -92,9 +95,10 @@ impl Consume {
             stop: signals::stop_flag()?,
             left: self.count.unwrap_or(u64::MAX),
             damaged: 0,
+            gaps: 0,
         };
         self.run_until_done(&mut run)?;
-        Ok(if run.damaged == 0 { Status::Fine } else { Status::Damaged })
+        Ok(if run.damaged == 0 && run.gaps == 0 { Status::Fine } else { Status::Damaged })
     }
 
     fn run_until_done(&self, run: &mut Run) -> Result<(), Failure> {
@@ -156,6 +160,8 @@ struct Run {
     left: u64,
     /// Messages found damaged and left alone.
     damaged: u64,
+    /// What was damaged when the store was opened.
+    gaps: usize,
 }
 
 impl Run {

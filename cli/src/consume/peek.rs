@@ -14,7 +14,7 @@ pub(super) struct Peek {
 impl Peek {
     /// Prints what the last visit did not, at most `run.left` messages.
     pub(super) fn visit(&mut self, command: &Consume, run: &mut Run) -> Result<Visit, Failure> {
-        let opened = store::open_read_only(&command.dir);
+        let opened = store::look_around(&command.dir, command.damage.choice());
         let looked = opened
             .and_then(|engine| store::session(engine, |engine| self.browse(engine, command, run)));
         match looked {
@@ -29,6 +29,10 @@ impl Peek {
         command: &Consume,
         run: &mut Run,
     ) -> Result<u64, Failure> {
+        if run.gaps == 0 {
+            // What is damaged stays so: it is told once.
+            run.gaps = store::tell_gaps(engine, &command.dir);
+        }
         let mut took = 0;
         for browsed in engine.browse(&command.queue)? {
             let browsed = browsed?;

@@ -1,6 +1,6 @@
 //! Exit statuses and the one line on standard error, for every command.
 
-use std::{fs, io::BufRead as _, io::BufReader, process::Stdio};
+use std::{fs, io::BufRead as _, io::BufReader, path::Path, process::Stdio};
 
 use crate::setup::Store;
 
@@ -132,6 +132,40 @@ fn a_damaged_message_holds_up_nothing_and_is_dropped_on_purpose_only() {
     verified.is_error(3, "corrupt");
     assert!(!verified.stdout.contains("END"), "{}", verified.stdout);
     store.run("consume DIR --queue q0 --ack-damaged").is_error(3, "corrupt");
+    assert_eq!(store.fine("consume DIR --queue q0"), "");
+}
+
+#[test]
+fn damage_is_gone_around_where_that_is_asked_for() {
+    let store = Store::new();
+    let publish = "torture publish DIR --queues 1 --threads 1 --first 0 --count 60";
+    store.fine(&format!("{publish} --size 3000-3000 --segment-bytes 65536"));
+    let begun = |bytes: &[u8]| bytes.starts_with(b"fanlogSG");
+    let of_log = |path: &Path| path.extension().is_some_and(|end| end == "seg");
+    let files = store.files();
+    let mut segments = files.iter().filter(|(path, bytes)| of_log(path) && begun(bytes));
+    let (gone, _) = segments.next().unwrap();
+    fs::remove_file(gone).unwrap();
+    let before = store.files();
+    for words in ["info DIR", "verify DIR", "consume DIR --queue q0"] {
+        store.run(words).is_error(3, "corrupt");
+    }
+    let around = "--on-damage quarantine";
+    let mut left = 0;
+    for words in ["info DIR --json", "verify DIR", "consume DIR --queue q0 --no-ack --json"] {
+        let ended = store.run(&format!("{words} {around}"));
+        ended.is_error(3, "corrupt");
+        let told =
+            ended.stderr.contains("missing") && ended.stderr.contains(gone.to_str().unwrap());
+        assert!(told, "{ended:?}");
+        left = ended.stdout.lines().count();
+    }
+    assert!(0 < left && left < 60, "{left}");
+    assert_eq!(store.files(), before, "looking around damage writes nothing");
+    let taken = store.run(&format!("consume DIR --queue q0 --json {around}"));
+    taken.is_error(3, "corrupt");
+    assert_eq!(taken.stdout.lines().count(), left);
+    store.fine("verify DIR");
     assert_eq!(store.fine("consume DIR --queue q0"), "");
 }
 

@@ -64,6 +64,8 @@ pub(crate) struct Gathered {
     pub(crate) messages: Vec<WholeMessage>,
     /// Where its control records are in the file.
     pub(crate) controls: Vec<u32>,
+    /// Some of them may be missing.
+    pub(crate) controls_lost: bool,
 }
 
 impl Gathered {
@@ -216,10 +218,14 @@ fn gather_batch(
         epoch: header.epoch,
         messages: Vec::new(),
         controls: Vec::new(),
+        controls_lost: false,
     };
     let start = usize_of(header.position);
     let end = usize_of(batch.end().min(known.file_bytes));
-    let Some(slice) = readable(bytes, start..end) else { return Ok(batch) };
+    let Some(slice) = readable(bytes, start..end) else {
+        batch.controls_lost = header.controls > 0;
+        return Ok(batch);
+    };
     if let Ok(open) = open_batch(slice, store, segment, header.position) {
         batch.checksum = Some(open.checksum);
         for record in open.records() {
@@ -234,6 +240,7 @@ fn gather_batch(
     let body = BATCH_HEADER_BYTES + header.body_bytes as usize;
     let body = slice.get(..body).unwrap_or(slice);
     salvage(&mut batch, body, known, &offsets, true);
+    batch.controls_lost = header.controls as usize != batch.controls.len();
     Ok(batch)
 }
 
@@ -283,6 +290,7 @@ fn headless(bytes: &Bytes<'_>, known: &Known, gap: Gap) -> Vec<Gathered> {
             epoch,
             messages: Vec::new(),
             controls: Vec::new(),
+            controls_lost: true,
         };
         let mark = find_mark(body).filter(|mark| {
             mark.epoch == epoch && mark.number >= number && mark.number < gap.numbers.end
@@ -291,6 +299,7 @@ fn headless(bytes: &Bytes<'_>, known: &Known, gap: Gap) -> Vec<Gathered> {
             // It is the batch that belongs here: its control records count, too.
             batch.number = mark.number;
             salvage(&mut batch, &body[..mark.at], known, &offsets, true);
+            batch.controls_lost = batch.messages.len() + batch.controls.len() != mark.records;
             mark.at
         } else {
             salvage(&mut batch, body, known, &offsets, false);
@@ -313,13 +322,15 @@ fn headless(bytes: &Bytes<'_>, known: &Known, gap: Gap) -> Vec<Gathered> {
 /// A commit mark, found without the header that says where it is.
 struct Mark {
     at: usize,
+    /// How many records stand before it.
+    records: usize,
     number: BatchNumber,
     epoch: Epoch,
 }
 
 /// Goes from record to record by their lengths to the mark behind the last one.
 fn find_mark(body: &[u8]) -> Option<Mark> {
-    let mut at = BATCH_HEADER_BYTES;
+    let (mut at, mut records) = (BATCH_HEADER_BYTES, 0);
     loop {
         let rest = body.get(at..)?;
         if rest.starts_with(&COMMIT_MAGIC) {
@@ -328,8 +339,10 @@ fn find_mark(body: &[u8]) -> Option<Mark> {
             let epoch = u32::from_le_bytes(mark[20..24].try_into().ok()?);
             let body_bytes = u32::from_le_bytes(mark[16..20].try_into().ok()?);
             let fits = body_bytes as usize == at - BATCH_HEADER_BYTES;
-            return fits.then_some(Mark { at, number: BatchNumber(number), epoch: Epoch(epoch) });
+            let (number, epoch) = (BatchNumber(number), Epoch(epoch));
+            return fits.then_some(Mark { at, records, number, epoch });
         }
+        records += 1;
         at += align_up(frame(rest)?, RECORD_ALIGN);
     }
 }

@@ -41,6 +41,7 @@ impl Harm {
             position: error.position().unwrap_or(0),
             from,
             to,
+            controls: false,
             reason: reason_of(error),
             kept_as: None,
         });

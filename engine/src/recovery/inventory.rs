@@ -70,7 +70,12 @@ impl Inventory {
     /// Removes files that were being written when the machine stopped: they say nothing.
     pub(crate) fn remove_temporary(&mut self, storage: &dyn Storage) -> Result<()> {
         for name in std::mem::take(&mut self.temporary) {
-            remove(storage, &name)?;
+            match storage.remove(&name) {
+                // One of that name was written anew meanwhile, and has its own name now.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(source) => return Err(Error::io(FileOp::Remove, storage.path(&name), source)),
+                Ok(()) => {}
+            }
         }
         Ok(())
     }

@@ -58,6 +58,9 @@ pub struct Gap {
     pub from: Offset,
     /// up to this one, exclusive. The same as `from` if none is missing that is known of.
     pub to: Offset,
+    /// Acks and changes of exchanges, queues or bindings may be missing as well: acked messages may
+    /// come again, and later ones may be nobody's.
+    pub controls: bool,
     /// What is wrong: expected and found.
     pub reason: String,
     /// The name under which the file is kept. `None` where it is gone, or is still in use, or the
@@ -69,6 +72,9 @@ impl fmt::Display for Gap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.from < self.to {
             write!(f, "messages {}..{} are missing: ", self.from, self.to)?;
+        }
+        if self.controls {
+            f.write_str("acks and changes of the topology may be missing: ")?;
         }
         f.write_str(&self.reason)
     }

@@ -143,6 +143,8 @@ impl<'a> Tail<'a> {
             .last()
             .map_or_else(|| self.checkpoint.next_ids.segment.max(1), |entry| entry.covers_to.0 + 1);
         while let Some(header) = self.open_next(SegmentId(next), &chain)? {
+            let bytes = self.inventory.segments.get(&(header.segment, 0)).copied();
+            self.check_size(&header, bytes.unwrap_or(0))?;
             if let Some((segment, _)) = last.take() {
                 segment.close(chain.offset);
             }
@@ -213,6 +215,15 @@ impl<'a> Tail<'a> {
             return Err(damaged(0, &problem));
         }
         Ok(header)
+    }
+
+    /// A segment that was begun has its size: that was durable before its header was.
+    pub(super) fn check_size(&self, header: &SegmentHeader, bytes: u64) -> Result<()> {
+        if bytes >= header.file_bytes {
+            return Ok(());
+        }
+        let problem = format!("the file ends here, it should have {} bytes", header.file_bytes);
+        Err(self.damaged(header.segment, bytes, &problem))
     }
 
     /// The segment after the last, if it was begun.
