@@ -4,7 +4,10 @@
 //! checkpoints. It never holds up a publisher: what it has not done yet only costs memory or time.
 
 use std::{
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,7 +23,7 @@ use crate::{
     ledger::live::SegmentCount,
     log::segment::Segment,
     reclaim::Retired,
-    rewrite::Rewriter,
+    rewrite::{Rewriter, Rewrote},
     storage::{AlignedBuffer, WriteSync},
     supply::{is_scarce, look_for_space},
 };
@@ -39,6 +42,8 @@ pub(crate) struct Keeper {
     pub(crate) retired: Retired,
     pub(crate) copying: Copying,
     pub(crate) rewriter: Rewriter,
+    /// Whose turn it is: that of rewriting, or of preparing segments.
+    rewrites: AtomicBool,
     signal: Mutex<bool>,
     wake: Condvar,
     /// When the last checkpoint was written, and the log's end by then.
@@ -63,6 +68,7 @@ impl Keeper {
             retired: Retired::default(),
             copying: Copying::default(),
             rewriter: Rewriter::default(),
+            rewrites: AtomicBool::new(false),
             signal: Mutex::new(false),
             wake: Condvar::new(),
             last: Mutex::new(Last { at: now, log_bytes: 0, batches: 0 }),
@@ -224,16 +230,34 @@ fn prepare(core: &Core) -> Result<Did> {
         pipeline.as_ref().map(|pipeline| pipeline.active().id())
     };
     let Some(active) = active else { return Ok(Did::Nothing) };
-    let prepared = match core.supply.step(core, SegmentId(active.0 + 1)) {
+    prepare_or_rewrite(core, SegmentId(active.0 + 1))
+}
+
+/// Prepares segments and rewrites sparse ones by turns: neither may keep the other from its work.
+fn prepare_or_rewrite(core: &Core, next: SegmentId) -> Result<Did> {
+    let rewrites = core.keeper.rewrites.fetch_xor(true, Ordering::Relaxed);
+    if rewrites && let Some(did) = rewrite(core)? {
+        return Ok(did);
+    }
+    let prepared = match core.supply.step(core, next) {
         Ok(true) => return Ok(Did::Prepared),
         // There is no space for a file: rewriting may make some.
         Err(error) if !is_out_of_space(&error) => return Err(error),
         prepared => prepared,
     };
-    if core.keeper.rewriter.step(core)? {
-        return Ok(Did::Rewrote);
+    if let Some(did) = rewrite(core)? {
+        return Ok(did);
     }
     prepared.map(|_| Did::Nothing)
+}
+
+fn rewrite(core: &Core) -> Result<Option<Did>> {
+    let did = match core.keeper.rewriter.step(core)? {
+        Rewrote::Nothing => None,
+        Rewrote::Piece => Some(Did::Rewrote),
+        Rewrote::Urgent => Some(Did::Work),
+    };
+    Ok(did)
 }
 
 fn is_full(segment: &Segment) -> bool {

@@ -3,14 +3,14 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fanlog::{
-    Config, Consumer, Delivery, Engine, ExchangeKind, Message,
+    Config, Consumer, Delivery, Engine, ExchangeKind, Message, OnDamage,
     clock::ManualClock,
     storage::{CrashMode, MemoryStorage},
 };
 
 use crate::support::{
-    Machine, consume, next, pattern, position_of, publish, ready, settle, small, sound, stepped,
-    until, with_jobs,
+    Machine, consume, is_checkpoint, next, pattern, position_of, publish, ready, settle, small,
+    sound, stepped, until, with_jobs,
 };
 
 const BYTES: usize = 1000;
@@ -448,6 +448,38 @@ fn acks_of_a_merged_segment_are_counted_with_its_sources_where_a_checkpoint_stil
     tidy(&machine.clock, &engine);
     sound(&engine);
     holds(&engine, "jobs", &left);
+}
+
+/// The checkpoint before the newest lists what was there before a rewrite: it has to be there still.
+#[test]
+fn falling_back_to_the_older_checkpoint_finds_the_segments_as_they_were() {
+    let (machine, engine) = with_jobs();
+    publish_all(&engine, "", "jobs", 0, 1000);
+    settle(&engine);
+    drop(ack_some(&consume(&engine, "jobs", 0), |number| number % 20 != 0));
+    engine.checkpoint().unwrap();
+    engine.checkpoint().unwrap();
+    machine.clock.advance(Duration::from_secs(2));
+    while engine.stats().segments_rewritten == 0 {
+        assert!(engine.step().unwrap());
+    }
+    drop(ack_some(&consume(&engine, "jobs", 0), |number| number % 40 != 0));
+    engine.checkpoint().unwrap();
+    drop(ack_some(&consume(&engine, "jobs", 0), |number| number % 80 != 0));
+    let left: Vec<u64> = (0..1000).step_by(80).collect();
+    let crashed = machine.power_cut();
+    let names = crashed.files().into_keys();
+    let newest = names.filter(|name| is_checkpoint(name)).max().unwrap();
+    crashed.disk.corrupt(&newest, 100, 1).unwrap();
+    let config = Config { on_damage: OnDamage::Quarantine, ..stepped() };
+    let again = crashed.open_with(config);
+    assert!(again.recovery().checkpoint < 100 && !again.recovery().clean);
+    holds(&again, "jobs", &left);
+    sound(&again);
+    tidy(&crashed.clock, &again);
+    holds(&again, "jobs", &left);
+    sound(&again);
+    compact(&crashed, left.len() as u64 * BYTES as u64);
 }
 
 #[test]

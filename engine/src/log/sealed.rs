@@ -131,13 +131,23 @@ impl SealedReader {
         Damage { offset: footer.offset_of(number), path: self.path.clone(), position }
     }
 
+    /// Reads a batch as a whole, so that its records are at hand, and checks it.
+    pub(crate) fn read_ahead(&self, batch: u32) {
+        self.batch_is_good(&self.footer(), batch);
+    }
+
     /// The bytes of message `number`'s record, not checked and without padding; `None` where they
     /// can't be read, or can't be a record of their batch.
     pub(crate) fn record_bytes(&self, number: u32) -> Option<&[u8]> {
         let footer = self.footer();
         let start = footer.position_of(number) as usize;
-        let batch = footer.batch(footer.batch_of_position(footer.position_of(number)));
+        let at = footer.batch_of_position(footer.position_of(number));
+        let batch = footer.batch(at);
         let end = (batch.position + batch.total_bytes) as usize;
+        if self.checked[at as usize].load(Ordering::Acquire) == GOOD {
+            let bytes = self.map.get(start..end)?;
+            return bytes.get(..RecordHead::peek(bytes).ok()?.length as usize);
+        }
         let head = start..end.min(start + BLOCK_BYTES);
         // Populated before it is touched: a page that the disk can't deliver is an error here.
         self.map.populate(head.clone()).ok()?;

@@ -111,10 +111,14 @@ pub(super) struct Choice {
     pub(super) bytes: u64,
 }
 
+/// What all files take beyond twice what is live in them.
+pub(super) fn waste(rows: &[Row]) -> u64 {
+    rows.iter().map(Row::waste).sum()
+}
+
 /// The next neighbours that are worth the work; `None` if nothing is.
 pub(super) fn choose(rows: &[Row], limits: &Limits) -> Option<Choice> {
-    let waste: u64 = rows.iter().map(Row::waste).sum();
-    let gaining = (waste > limits.slack_bytes).then(|| most_gain(rows, limits)).flatten();
+    let gaining = (waste(rows) > limits.slack_bytes).then(|| most_gain(rows, limits)).flatten();
     gaining.or_else(|| most_merged(rows, limits))
 }
 
@@ -359,7 +363,7 @@ mod tests {
             let mut for_gain = 0;
             while let Some(choice) = choose(&rows, &limits) {
                 let before = file_bytes(&rows);
-                let waste: u64 = rows.iter().map(Row::waste).sum();
+                let waste = waste(&rows);
                 done(&mut rows, choice);
                 let freed = before - file_bytes(&rows);
                 prop_assert!(freed > 0, "the work would not end");

@@ -25,6 +25,8 @@ mod choose;
 mod survivors;
 mod swap;
 mod table;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::{
@@ -36,7 +38,7 @@ use fanlog_segment_format::BatchNumber;
 
 use self::{
     budget::{Budget, Room},
-    choose::{Limits, choose},
+    choose::{Limits, choose, waste},
     survivors::survivors,
     table::Table,
     writer::{Source, Stopped, Writer},
@@ -50,6 +52,8 @@ use crate::{
 const SLACK_SEGMENTS: u64 = 2;
 /// The counts are looked at so often at the most, while there is room.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// From this much waste on it is not paced, in segments.
+const URGENT_SEGMENTS: u64 = 8;
 /// After space ran out while a file was written, it is tried again after so long.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
@@ -64,10 +68,21 @@ enum Work {
     Writing(Box<Writer>),
 }
 
+/// What a step did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rewrote {
+    Nothing,
+    /// A piece, to be paced.
+    Piece,
+    /// A piece of what is not to wait: files pile up, or space is short.
+    Urgent,
+}
+
 #[derive(Debug, Default)]
 struct State {
     table: Table,
     work: Work,
+    urgent: bool,
     rewritten: u64,
     /// What was published before the store was opened; found at the first look.
     found: Option<u64>,
@@ -89,18 +104,23 @@ impl Rewriter {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does one piece of work. Says whether there was any.
+    /// Does one piece of work, if there is any.
     ///
     /// # Errors
     ///
     /// [`Error::Io`] where writing failed for another reason than want of space.
-    pub(crate) fn step(&self, core: &Core) -> Result<bool> {
+    pub(crate) fn step(&self, core: &Core) -> Result<Rewrote> {
         let mut state = self.lock();
-        match std::mem::take(&mut state.work) {
-            Work::None => Ok(state.look(core)),
-            Work::Gathering { chosen, sources } => state.gather(core, chosen, sources),
-            Work::Writing(writer) => state.write(core, writer),
-        }
+        let did = match std::mem::take(&mut state.work) {
+            Work::None => state.look(core),
+            Work::Gathering { chosen, sources } => state.gather(core, chosen, sources)?,
+            Work::Writing(writer) => state.write(core, writer)?,
+        };
+        Ok(match did {
+            false => Rewrote::Nothing,
+            true if state.urgent => Rewrote::Urgent,
+            true => Rewrote::Piece,
+        })
     }
 
     /// Gives up what is under way: its file goes.
@@ -156,6 +176,7 @@ impl State {
         let found = *self.found.get_or_insert_with(|| never_rewritten(&segments));
         let (published, rewritten) = (core.stats.log_bytes(), self.rewritten);
         let budget = Budget { found, published, rewritten };
+        self.urgent = room.is_short() || waste(self.table.rows()) > URGENT_SEGMENTS * segment_bytes;
         let choice = choose(self.table.rows(), &limits);
         let Some(choice) = choice.filter(|choice| budget.allows(choice.bytes, room)) else {
             self.seen = Some(seen);

@@ -50,6 +50,14 @@ impl Source {
         &self.reader.segment
     }
 
+    /// Reads a batch as a whole if much of it survives: one call instead of one for each record.
+    fn read_ahead(&self, footer: &Footer<'_>, batch: u32, numbers: Range<u32>) {
+        let records = self.survivors.within(numbers).count();
+        if records * 2 * BLOCK_BYTES >= footer.batch(batch).total_bytes as usize {
+            self.reader.read_ahead(batch);
+        }
+    }
+
     /// Bytes of the survivors among these messages, each padded.
     fn padded_bytes(&self, numbers: Range<u32>) -> Result<usize, Stopped> {
         let padded = |number| match self.reader.record_bytes(number) {
@@ -207,6 +215,7 @@ impl Writer {
                 continue;
             }
             let numbers = messages_of(&footer, batch);
+            source.read_ahead(&footer, batch, numbers.clone());
             let bytes = source.padded_bytes(numbers.clone())?;
             if gathered > 0 && gathered + bytes > BATCH_BYTES_MAX {
                 break;
