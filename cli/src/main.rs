@@ -21,6 +21,7 @@ mod output;
 mod progress;
 mod publish;
 mod purge;
+mod reclaim;
 mod signals;
 mod store;
 mod torture;
@@ -67,6 +68,7 @@ enum Command {
     Publish(publish::Publish),
     Consume(consume::Consume),
     Purge(purge::Purge),
+    Reclaim(reclaim::Reclaim),
     Backup(backup::Backup),
     Dump(dump::DumpCommand),
     #[command(subcommand)]
@@ -82,6 +84,7 @@ impl Command {
             Self::Publish(command) => command.run(),
             Self::Consume(command) => command.run(),
             Self::Purge(command) => command.run(),
+            Self::Reclaim(command) => command.run(),
             Self::Backup(command) => command.run(),
             Self::Dump(command) => command.run(),
             Self::Torture(command) => command.run(),
@@ -97,6 +100,7 @@ impl Command {
             Self::Publish(command) => &command.dir,
             Self::Consume(command) => &command.dir,
             Self::Purge(command) => &command.dir,
+            Self::Reclaim(command) => &command.dir,
             Self::Backup(command) => &command.dir,
             Self::Dump(command) => &command.dir,
             Self::Torture(command) => command.dir(),

@@ -23,7 +23,9 @@ use crate::{
     error::FileOp,
     inspect::{self, QueueView, SegmentInfo, TopologyView},
     keeper::{self, Did, run_keeper},
+    pins::{self, Pins},
     publish::Publisher,
+    reclaim_now::{self, ReclaimReport},
     recovery,
     route::{Change, ExchangeKind},
     storage::{LockError, RealStorage, Storage, StorageLock},
@@ -311,6 +313,32 @@ impl Engine {
     /// The segments of the log, oldest first, with how much of each is live.
     pub fn segments(&self) -> Vec<SegmentInfo> {
         inspect::segments(&self.owner.core)
+    }
+
+    /// Who keeps which segment from being given back: the queues that have not acked all of it, with
+    /// the oldest message that each has not acked there and the consumer that has it. At most
+    /// `segments_max` segments and for each `queues_max` queues, the largest first.
+    ///
+    /// Takes as long as reading the footers of those segments does.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] or [`Error::Corrupt`] if one of them can't be read.
+    pub fn pins(&self, segments_max: usize, queues_max: usize) -> Result<Pins> {
+        pins::pins(&self.owner.core, segments_max, queues_max)
+    }
+
+    /// Gives back now what nobody needs any more, instead of when there is time: writes checkpoints
+    /// until none lists a dead segment, and rewrites what is sparse as far as that is worth it.
+    /// `progress` is called after each step. Others may go on meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`checkpoint`](Self::checkpoint).
+    pub fn reclaim(&self, progress: &mut dyn FnMut(ReclaimReport)) -> Result<ReclaimReport> {
+        let core = &self.owner.core;
+        core.check_writable()?;
+        reclaim_now::reclaim_now(core, progress).inspect_err(|error| end_unless_full(core, error))
     }
 
     /// Reads and verifies all of the store that is sealed, and recounts every depth by brute force.

@@ -157,12 +157,17 @@ pub(crate) fn segments(core: &Core) -> Vec<SegmentInfo> {
     core.log.segments().iter().map(|segment| segment_info(core, segment, &queues)).collect()
 }
 
-fn segment_info(core: &Core, segment: &Arc<Segment>, queues: &[Arc<Queue>]) -> SegmentInfo {
-    let state = match (segment.end_offset(), segment.is_sealed()) {
+/// What a segment is by now, in a word.
+pub(crate) fn state_of(segment: &Segment) -> &'static str {
+    match (segment.end_offset(), segment.is_sealed()) {
         (None, _) => "active",
         (_, false) => "full",
         (_, true) => "sealed",
-    };
+    }
+}
+
+fn segment_info(core: &Core, segment: &Arc<Segment>, queues: &[Arc<Queue>]) -> SegmentInfo {
+    let state = state_of(segment);
     let end = segment.end_offset().unwrap_or_else(|| core.log.visible());
     let (mut live_bytes, mut payload_bytes) = (0, 0);
     let mut from = segment.first_offset();
@@ -228,6 +233,10 @@ pub(crate) fn stats(core: &Core) -> Stats {
     stats.unconfirmed_bytes = core.append.lock().unconfirmed() as u64;
     stats.mapped_bytes = core.log.mapped_bytes();
     stats.index_bytes = segments.iter().map(|segment| segment.index_bytes() as u64).sum();
+    if let Some(oldest) = core.keeper.oldest.get(core) {
+        stats.oldest_unacked_age = oldest.age(core);
+        stats.oldest_unacked_pinned_bytes = oldest.file_bytes;
+    }
     stats.poisoned = core.is_poisoned();
     stats.end_offset = core.log.visible();
     stats

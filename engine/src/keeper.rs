@@ -22,6 +22,7 @@ use crate::{
     error::FileOp,
     ledger::live::SegmentCount,
     log::segment::Segment,
+    pins::OldestSeen,
     reclaim::Retired,
     rewrite::{Rewriter, Rewrote},
     storage::{AlignedBuffer, WriteSync},
@@ -44,6 +45,9 @@ pub(crate) struct Keeper {
     pub(crate) rewriter: Rewriter,
     /// Whose turn it is: that of rewriting, or of preparing segments.
     rewrites: AtomicBool,
+    pub(crate) oldest: OldestSeen,
+    /// Held by whoever does a step: the keeper, or a caller of `reclaim`.
+    stepping: Mutex<()>,
     signal: Mutex<bool>,
     wake: Condvar,
     /// When the last checkpoint was written, and the log's end by then.
@@ -69,6 +73,8 @@ impl Keeper {
             copying: Copying::default(),
             rewriter: Rewriter::default(),
             rewrites: AtomicBool::new(false),
+            oldest: OldestSeen::default(),
+            stepping: Mutex::default(),
             signal: Mutex::new(false),
             wake: Condvar::new(),
             last: Mutex::new(Last { at: now, log_bytes: 0, batches: 0 }),
@@ -183,6 +189,7 @@ pub(crate) enum Did {
 ///
 /// [`Error::Io`]. Where space ran out the work waits; anything else poisons the engine.
 pub(crate) fn step(core: &Core) -> Result<Did> {
+    let _only = core.keeper.stepping.lock().unwrap_or_else(PoisonError::into_inner);
     let pieces: [fn(&Core) -> Result<Did>; 5] =
         [seal_full, give_back, write_checkpoint, go_on, prepare];
     let mut full = None;

@@ -28,9 +28,11 @@ mod ledger;
 mod log;
 mod message;
 mod on_demand;
+mod pins;
 mod publish;
 mod queue;
 mod reclaim;
+mod reclaim_now;
 mod recovery;
 mod rewrite;
 mod route;
@@ -54,7 +56,9 @@ pub use crate::{
     inspect::{BindingView, ExchangeView, QueueView, SegmentInfo, TopologyView},
     log::view::Damage,
     message::Message,
+    pins::{Pin, Pins, SegmentPins},
     publish::{Confirm, Publisher, Ticket},
+    reclaim_now::ReclaimReport,
     recovery::{Cut, Gap, RecoveryReport},
     route::{Change, ExchangeKind},
     stats::{Histogram, Stats},

@@ -1,6 +1,9 @@
 //! Counters, always on: plain atomics at the borders of the stages, read as one snapshot.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use crossbeam::utils::CachePadded;
 use fanlog_segment_format::Offset;
@@ -63,6 +66,12 @@ pub struct Stats {
     pub segments_left_alone: u64,
     /// Bytes of files that were removed or could not be reused while readers hold them.
     pub deleted_but_held_bytes: u64,
+    /// How long ago the oldest message was published that some queue has not durably acked; `None`
+    /// if there is none, or its bytes are damaged. Which message that is was found at most a second
+    /// ago: it is looked for when somebody asks and the log has changed.
+    pub oldest_unacked_age: Option<Duration>,
+    /// Bytes of the segment file that this message keeps from being given back; 0 if there is none.
+    pub oldest_unacked_pinned_bytes: u64,
     /// Checkpoints written.
     pub checkpoints: u64,
     /// Recent batches kept in memory, in bytes.
@@ -276,6 +285,11 @@ impl Counters {
         add(&self.rewritten_bytes, bytes);
     }
 
+    /// Segments whose files were removed, and those whose files were recycled.
+    pub(crate) fn given_back(&self) -> (u64, u64) {
+        (read(&self.deleted), read(&self.recycled))
+    }
+
     pub(crate) fn checkpointed(&self) {
         add(&self.checkpoints, 1);
     }
@@ -319,6 +333,8 @@ impl Counters {
             rewritten_bytes: read(&self.rewritten_bytes),
             segments_left_alone: 0,
             deleted_but_held_bytes: 0,
+            oldest_unacked_age: None,
+            oldest_unacked_pinned_bytes: 0,
             checkpoints: read(&self.checkpoints),
             window_bytes: 0,
             pinned_bytes: 0,

@@ -18,6 +18,7 @@ mod futures;
 mod gate;
 mod limits;
 mod lock;
+mod pins;
 mod publish;
 mod purge;
 mod quarantine;

@@ -20,7 +20,7 @@ fn help_has_examples_for_every_command() {
     let store = Store::new();
     let commands =
         ["info", "verify", "declare", "publish", "consume", "torture publish", "torture verify"];
-    for command in commands.into_iter().chain(["purge", "backup", "dump"]) {
+    for command in commands.into_iter().chain(["purge", "backup", "dump", "reclaim"]) {
         let help = store.fine(&format!("{command} --help"));
         let examples = help.split_once("Examples:").expect("examples").1;
         assert!(examples.contains(&format!("fanlog {command} ")), "{help}");
@@ -39,6 +39,8 @@ fn a_store_that_is_not_there_is_not_made_by_looking() {
         "purge DIR q",
         "backup DIR DIR2",
         "dump DIR",
+        "reclaim DIR",
+        "reclaim DIR --why",
     ];
     for words in commands {
         store.run(words).is_error(2, "not-found");
@@ -80,6 +82,8 @@ fn a_store_that_is_open_elsewhere_is_refused_by_all() {
         "purge DIR q0",
         "backup DIR DIR2",
         "dump DIR",
+        "reclaim DIR",
+        "reclaim DIR --why",
         "consume DIR --queue q0 --no-ack",
         "torture verify DIR",
         "torture verify DIR --read-only",

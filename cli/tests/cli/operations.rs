@@ -1,4 +1,4 @@
-//! The commands of operators: purge, backup, dump.
+//! The commands of operators: purge, backup, dump, reclaim.
 
 use std::{fs, path::PathBuf};
 
@@ -81,6 +81,53 @@ fn a_backup_opens_with_all_that_the_store_has_and_the_store_is_as_before() {
     let report = &store.json("backup DIR DIR2 --copy --json")[0];
     assert_eq!((&report["end_offset"], &report["linked_segments"]), (&3000.into(), &0.into()));
     assert!(report["copied_segments"].as_u64().unwrap() >= 3, "{report}");
+}
+
+#[test]
+fn why_names_the_queue_that_keeps_a_segment_and_how_old_its_message_is() {
+    let store = filled(3000);
+    store.fine("purge DIR shipping");
+    store.fine("consume DIR --queue billing --count 500");
+    let before = store.files();
+    let why = &store.json("reclaim DIR --why --json")[0];
+    assert_eq!(store.files(), before, "looking wrote something");
+    let segments = why["segments"].as_array().unwrap();
+    assert!(segments.len() >= 3, "{why}");
+    for segment in segments {
+        let queues = segment["queues"].as_array().unwrap();
+        assert_eq!(queues.len(), 1, "{segment}");
+        assert_eq!(queues[0]["queue"], "billing");
+        assert_eq!(queues[0]["bytes"], segment["outstanding_bytes"]);
+        assert_eq!(queues[0]["consumer"], Value::Null);
+    }
+    let oldest = segments.iter().map(|one| one["queues"][0]["oldest_offset"].as_u64().unwrap());
+    assert_eq!(oldest.min(), Some(500));
+    assert_eq!(why["oldest_unacked_pinned_bytes"], 1 << 20);
+    assert!(why["oldest_unacked_age_seconds"].as_f64().unwrap() < 600.0);
+    let text = store.fine("reclaim DIR --why --segments 1");
+    assert!(text.starts_with("oldest unacked message: "), "{text}");
+    assert!(text.contains("billing"), "{text}");
+    assert!(text.contains(" more segments (see --segments)"), "{text}");
+    store.fine("purge DIR billing");
+    let nothing = "nothing is kept: every message is acked\n";
+    assert_eq!(store.fine("reclaim DIR --why"), nothing);
+}
+
+#[test]
+fn reclaim_gives_back_what_is_dead_and_says_how_much() {
+    let store = filled(12_000);
+    store.fine("purge DIR shipping");
+    store.fine("consume DIR --queue billing --count 11990");
+    let bytes = || store.files().values().map(Vec::len).sum::<usize>();
+    let before = bytes();
+    let report = &store.json("reclaim DIR --json")[0];
+    let of = |field: &str| usize::try_from(report[field].as_u64().unwrap()).unwrap();
+    assert_eq!(of("bytes_before") - of("bytes_after"), of("freed_bytes"));
+    assert!(of("freed_bytes") > 2 << 20 && before > bytes(), "{report}");
+    assert!(of("segments_deleted") + of("segments_recycled") >= 2, "{report}");
+    assert_eq!(store.fine("consume DIR --queue billing").lines().count(), 10);
+    assert!(store.fine("verify DIR").starts_with("ok: "));
+    assert!(store.fine("reclaim DIR").starts_with("freed "));
 }
 
 #[test]

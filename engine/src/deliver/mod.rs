@@ -68,6 +68,14 @@ impl Dispatch {
         self.consumers.iter().map(|consumer| consumer.outstanding() as u64).sum()
     }
 
+    /// The tag of the consumer that has this message.
+    pub(crate) fn holder_of(&self, offset: Offset) -> Option<String> {
+        let holds = |consumer: &&Arc<ConsumerShared>| {
+            consumer.hand().all().any(|ready| ready.offset == offset)
+        };
+        self.consumers.iter().find(holds).map(|consumer| consumer.tag.to_string())
+    }
+
     /// Hands out nothing more. Returns one past the last unacked message that was in somebody's
     /// hands, as far as it is known here.
     pub(crate) fn stop(&mut self) -> Offset {

@@ -13,23 +13,25 @@ use crate::{
 };
 
 /// Offset ranges, half-open, increasing, that do not touch.
-type Ranges = Vec<(u64, u64)>;
+pub(crate) type Ranges = Vec<(u64, u64)>;
 
 /// Where the messages of a segment are listed: its footer, or the index of one of its batches.
-enum Listing {
+pub(crate) enum Listing {
     Sealed(Arc<SealedReader>),
     Batch(Arc<BatchIndex>),
 }
 
 impl Listing {
-    fn routes(&self) -> u32 {
+    /// How many routes have messages here.
+    pub(crate) fn routes(&self) -> u32 {
         match self {
             Self::Sealed(reader) => reader.footer().routes(),
             Self::Batch(index) => u32::try_from(index.routes().len()).unwrap_or(u32::MAX),
         }
     }
 
-    fn route(&self, at: u32) -> (RouteId, Amount) {
+    /// The `at`-th route, and how much of it there is.
+    pub(crate) fn route(&self, at: u32) -> (RouteId, Amount) {
         match self {
             Self::Sealed(reader) => {
                 let summary = reader.footer().route(at);
@@ -44,7 +46,7 @@ impl Listing {
     }
 
     /// First and end of the offsets that it stands for.
-    fn offsets(&self) -> (u64, u64) {
+    pub(crate) fn offsets(&self) -> (u64, u64) {
         match self {
             Self::Sealed(reader) => {
                 (reader.segment.first_offset().0, reader.footer().end_offset().0)
@@ -53,7 +55,8 @@ impl Listing {
         }
     }
 
-    fn offset_of(&self, at: u32, nth: u32) -> (u32, u64) {
+    /// Number and offset of the `nth` message of the `at`-th route.
+    pub(crate) fn offset_of(&self, at: u32, nth: u32) -> (u32, u64) {
         match self {
             Self::Sealed(reader) => {
                 let footer = reader.footer();
@@ -67,6 +70,40 @@ impl Listing {
         }
     }
 
+    /// The first of the `at`-th route's `messages` messages at or past `offset`.
+    pub(crate) fn lower_bound(&self, at: u32, messages: u32, offset: u64) -> u32 {
+        let (mut low, mut high) = (0, messages);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.offset_of(at, middle).1 < offset {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
+    /// What of the `at`-th route, which has these groups, went to a queue with these memberships.
+    pub(crate) fn routed(
+        &self,
+        at: u32,
+        members: &[MemberEntry],
+        groups: &[fanlog_segment_format::GroupId],
+        before: Offset,
+    ) -> Amount {
+        let (first, end) = self.offsets();
+        let (_, all) = self.route(at);
+        let ranges = ranges(members, groups, before.0);
+        if ranges.iter().any(|range| range.0 <= first && end <= range.1) {
+            return all;
+        }
+        if ranges.is_empty() {
+            return Amount::default();
+        }
+        one_by_one(self, at, all, &ranges, |_| true)
+    }
+
     fn payload_bytes(&self, number: u32) -> u64 {
         match self {
             Self::Sealed(reader) => View::Sealed(Arc::clone(reader)).payload_bytes(number),
@@ -76,7 +113,7 @@ impl Listing {
 }
 
 /// The listings of a segment; none if it was taken out of the log.
-fn listings(log: &Log, segment: &Arc<Segment>) -> Result<Vec<Listing>> {
+pub(crate) fn listings(log: &Log, segment: &Arc<Segment>) -> Result<Vec<Listing>> {
     if !segment.is_sealed() {
         let batches = segment.batches();
         // Sealed meanwhile: its batches may be gone already.
@@ -88,7 +125,7 @@ fn listings(log: &Log, segment: &Arc<Segment>) -> Result<Vec<Listing>> {
 }
 
 /// Where, before `before`, a message of a route with these groups went to the queue.
-fn ranges(members: &[MemberEntry], groups: &[GroupId], before: u64) -> Ranges {
+pub(crate) fn ranges(members: &[MemberEntry], groups: &[GroupId], before: u64) -> Ranges {
     let all = ranges_of(members, groups).into_iter().map(|(from, to)| (from.0, to.0.min(before)));
     all.filter(|range| range.0 < range.1).collect()
 }
@@ -107,16 +144,9 @@ pub(crate) fn routed(
 ) -> Result<Amount> {
     let mut sum = Amount::default();
     for listing in listings(log, segment)? {
-        let (first, end) = listing.offsets();
         for at in 0..listing.routes() {
-            let (route, all) = listing.route(at);
-            let Some(groups) = log.route_groups(route) else { continue };
-            let ranges = ranges(members, &groups, before.0);
-            if ranges.iter().any(|range| range.0 <= first && end <= range.1) {
-                sum = sum.plus(all);
-            } else if !ranges.is_empty() {
-                sum = sum.plus(one_by_one(&listing, at, all, &ranges, |_| true));
-            }
+            let Some(groups) = log.route_groups(listing.route(at).0) else { continue };
+            sum = sum.plus(listing.routed(at, members, &groups, before));
         }
     }
     Ok(sum)
