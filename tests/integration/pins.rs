@@ -112,6 +112,8 @@ fn pins_agree_with_what_is_stored_whatever_was_acked() {
     engine.unbind("late", "results", "").unwrap();
     engine.unbind("slow", "results", "").unwrap();
     stream(&machine, &engine, 20);
+    engine.bind("slow", "results", "").unwrap();
+    stream(&machine, &engine, 20);
     publish(&engine, "late", b"by its name");
     assert_eq!(by_pins(&engine), by_browsing(&engine));
     let again = machine.power_cut().open();
