@@ -105,6 +105,8 @@ struct Seen {
     at: Duration,
     batch: u64,
     oldest: Option<Oldest>,
+    /// Everything below is acked, and acks are never taken back.
+    from: Offset,
 }
 
 impl OldestSeen {
@@ -117,11 +119,15 @@ impl OldestSeen {
         {
             return seen.oldest;
         }
-        // Acks are never taken back: nothing before what was found last is live again.
-        let from = seen.and_then(|seen| seen.oldest).map_or(Offset(0), |oldest| oldest.offset);
-        // What can't be read now is looked for again.
-        let oldest = find_oldest(core, from).unwrap_or_default();
-        *seen = Some(Seen { at: now, batch, oldest });
+        let from = seen.map_or(Offset(0), |seen| seen.from);
+        let end = core.log.visible();
+        let (oldest, from) = match find_oldest(core, from) {
+            Ok(Some(oldest)) => (Some(oldest), oldest.offset),
+            Ok(None) => (None, end),
+            // What can't be read now is looked for again.
+            Err(_) => (None, from),
+        };
+        *seen = Some(Seen { at: now, batch, oldest, from });
         oldest
     }
 }

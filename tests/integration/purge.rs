@@ -109,6 +109,36 @@ fn acks_on_their_way_are_not_counted_a_second_time() {
 }
 
 #[test]
+fn after_a_power_cut_at_any_moment_a_purge_took_all_or_nothing() {
+    let (mut before, mut after) = (0, 0);
+    for cut in 0.. {
+        let (machine, engine) = with_jobs();
+        publish_numbers(&engine, "jobs", 10);
+        let consumer = consume(&engine, "jobs", 3);
+        let held = ready(&consumer);
+        let mut held = held.into_iter();
+        drop(held.next().unwrap().ack().unwrap());
+        machine.disk.cut_at(machine.disk.operation_count() + cut);
+        let purged = engine.purge_queue("jobs");
+        for image in [machine.power_cut(), machine.killed()] {
+            let again = image.open();
+            let left = unacked(&again, "jobs").len();
+            // With the purge goes the ack before it: seven and one of ten.
+            assert!(left == 10 || left == 2, "cut at {cut}: {left}");
+            assert!(purged.is_err() || left == 2, "cut at {cut}: it came back");
+            assert_eq!(again.queue("jobs").unwrap().messages, left as u64);
+            sound(&again);
+            before += usize::from(left == 10);
+            after += usize::from(left == 2);
+        }
+        if purged.is_ok() {
+            break;
+        }
+    }
+    assert!(before > 0 && after > 0, "{before} {after}");
+}
+
+#[test]
 fn only_the_purged_queue_loses_them_and_a_binding_goes_on() {
     let machine = Machine::new();
     let engine = machine.open();
