@@ -1,10 +1,13 @@
 //! `fanlog reclaim`: gives disk back, or says who keeps it.
 
-use std::path::PathBuf;
+use std::{io, path::PathBuf};
 
 use clap::Args;
 use comfy_table::{Cell, CellAlignment, Table, presets};
-use fanlog::{Pin, Pins, ReclaimReport, SegmentPins};
+use fanlog::{
+    Pin, Pins, ReclaimReport, SegmentPins,
+    storage::{RealStorage, Storage as _},
+};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar};
 use serde::Serialize;
 
@@ -63,6 +66,7 @@ impl Reclaim {
                 output.line(&found.to_text())?;
             }
         } else {
+            let before = self.store_bytes()?;
             let engine = self.settings.open(&self.dir, IfMissing::Fail)?;
             let report = store::session(engine, |engine| {
                 let bar = ProgressBar::new_spinner();
@@ -74,7 +78,8 @@ impl Reclaim {
                 bar.finish_and_clear();
                 Ok(report?)
             })?;
-            let freed = Outcome::from(&report);
+            // Opening gives back what others left, and closing writes: what counts is the directory.
+            let freed = Outcome::new(&report, before, self.store_bytes()?);
             if self.json {
                 output.json(&freed)?;
             } else {
@@ -83,6 +88,17 @@ impl Reclaim {
         }
         output.flush()?;
         Ok(Status::Fine)
+    }
+
+    /// Bytes of the files in the directory.
+    fn store_bytes(&self) -> Result<u64, Failure> {
+        let listed = RealStorage::open_read_only(&self.dir).and_then(|storage| storage.list());
+        match listed {
+            Ok(entries) => Ok(entries.iter().map(|entry| entry.bytes).sum()),
+            // Opening says more.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(Failure::io(&self.dir.to_string_lossy(), &error)),
+        }
     }
 }
 
@@ -94,16 +110,18 @@ struct Outcome {
     bytes_after: u64,
     segments_deleted: u64,
     segments_recycled: u64,
+    segments_rewritten: u64,
 }
 
-impl From<&ReclaimReport> for Outcome {
-    fn from(report: &ReclaimReport) -> Self {
+impl Outcome {
+    fn new(report: &ReclaimReport, bytes_before: u64, bytes_after: u64) -> Self {
         Self {
-            freed_bytes: report.bytes_before.saturating_sub(report.bytes_after),
-            bytes_before: report.bytes_before,
-            bytes_after: report.bytes_after,
+            freed_bytes: bytes_before.saturating_sub(bytes_after),
+            bytes_before,
+            bytes_after,
             segments_deleted: report.segments_deleted,
             segments_recycled: report.segments_recycled,
+            segments_rewritten: report.segments_rewritten,
         }
     }
 }
@@ -111,8 +129,9 @@ impl From<&ReclaimReport> for Outcome {
 impl Outcome {
     fn to_text(&self) -> String {
         format!(
-            "freed {}: {} segments removed, {} kept to be used again; the store has {} now",
+            "freed {}: {} segments rewritten, {} removed, {} kept to be used again; the store has {} now",
             HumanBytes(self.freed_bytes),
+            self.segments_rewritten,
             self.segments_deleted,
             self.segments_recycled,
             HumanBytes(self.bytes_after),

@@ -30,6 +30,8 @@ pub struct ReclaimReport {
     pub segments_deleted: u64,
     /// Segments whose files are kept to be used again.
     pub segments_recycled: u64,
+    /// Sparse segments whose live messages were copied to a smaller file, which took their place.
+    pub segments_rewritten: u64,
 }
 
 /// Gives back all that can be.
@@ -48,9 +50,10 @@ pub(crate) fn reclaim_now(
             if let Some(ended) = core.ended() {
                 return Err(ended);
             }
-            let (deleted, recycled) = core.stats.given_back();
-            report.segments_deleted = deleted - began.0;
-            report.segments_recycled = recycled - began.1;
+            let [deleted, recycled, rewritten] = core.stats.given_back();
+            report.segments_deleted = deleted - began[0];
+            report.segments_recycled = recycled - began[1];
+            report.segments_rewritten = rewritten - began[2];
             progress(report);
         }
         idle = if report == before { idle + 1 } else { 0 };

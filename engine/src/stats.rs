@@ -285,9 +285,9 @@ impl Counters {
         add(&self.rewritten_bytes, bytes);
     }
 
-    /// Segments whose files were removed, and those whose files were recycled.
-    pub(crate) fn given_back(&self) -> (u64, u64) {
-        (read(&self.deleted), read(&self.recycled))
+    /// Segments whose files were removed, those whose files were recycled, and rewritten ones.
+    pub(crate) fn given_back(&self) -> [u64; 3] {
+        [read(&self.deleted), read(&self.recycled), read(&self.rewritten)]
     }
 
     pub(crate) fn checkpointed(&self) {

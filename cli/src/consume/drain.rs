@@ -1,6 +1,6 @@
 //! One visit that takes messages out of the queue: print, flush, ack, in rounds.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fanlog::{Consumer, ConsumerOptions, Delivery, DeliveryTag, Engine};
 
@@ -14,8 +14,8 @@ use crate::{
 const ROUND_MESSAGES_MAX: usize = 1024;
 /// Messages held by the consumer: while one round is acked the next is under way.
 const PREFETCH: u32 = 2048;
-/// How long an empty-looking queue is given to hand something out.
-const EMPTY_AFTER: Duration = Duration::from_millis(20);
+/// How long is waited for a message before it is asked whether there is any.
+const LOOK_AFTER: Duration = Duration::from_millis(20);
 
 /// Takes what the queue has, at most `run.left` messages, and closes the store.
 pub(super) fn visit(command: &Consume, run: &mut Run) -> Result<Visit, Failure> {
@@ -53,7 +53,7 @@ fn drain(engine: &Engine, command: &Consume, run: &mut Run) -> Result<u64, Failu
     let consumer = engine.consume(&command.queue, options)?;
     let mut took = 0;
     while run.left > 0 && !run.is_stopped() {
-        let received = round(&consumer, command, run)?;
+        let received = round(engine, &consumer, command, run)?;
         took += received;
         if received == 0 {
             break;
@@ -63,10 +63,15 @@ fn drain(engine: &Engine, command: &Consume, run: &mut Run) -> Result<u64, Failu
 }
 
 /// Receives, prints, flushes and acks some messages; returns how many were received.
-fn round(consumer: &Consumer, command: &Consume, run: &mut Run) -> Result<u64, Failure> {
+fn round(
+    engine: &Engine,
+    consumer: &Consumer,
+    command: &Consume,
+    run: &mut Run,
+) -> Result<u64, Failure> {
     let mut printed: Vec<DeliveryTag> = Vec::new();
     let mut received = 0;
-    let mut next = consumer.recv_timeout(EMPTY_AFTER)?;
+    let mut next = first(engine, consumer, command)?;
     while let Some(delivery) = next {
         received += 1;
         if let Some(tag) = print(delivery, command, run)? {
@@ -78,6 +83,23 @@ fn round(consumer: &Consumer, command: &Consume, run: &mut Run) -> Result<u64, F
     run.output.flush()?;
     ack(consumer, &printed)?;
     Ok(received)
+}
+
+/// The next message; `None` once the queue has none that is ready. Handing one out may have to wait
+/// for the disk.
+fn first(
+    engine: &Engine,
+    consumer: &Consumer,
+    command: &Consume,
+) -> Result<Option<Delivery>, Failure> {
+    let deadline = Instant::now() + WAIT_MAX;
+    loop {
+        let found = consumer.recv_timeout(LOOK_AFTER)?;
+        let empty = || Ok::<bool, Failure>(engine.queue(&command.queue)?.ready == 0);
+        if found.is_some() || empty()? || Instant::now() >= deadline {
+            return Ok(found);
+        }
+    }
 }
 
 /// Prints one message and returns its tag if it is to be acked after the flush.

@@ -11,7 +11,9 @@ fn filled(count: usize) -> Store {
     let store = Store::new();
     let line = |n| format!("line {n} {}\n", "x".repeat(1000));
     let lines: String = (0..count).map(line).collect();
-    store.fine_with_input("publish DIR --exchange placed --declare billing,shipping", &lines);
+    // A small window makes small batches, however slow the disk is.
+    let publish = "publish DIR --exchange placed --declare billing,shipping --window 100";
+    store.fine_with_input(publish, &lines);
     store
 }
 
@@ -87,12 +89,12 @@ fn a_backup_opens_with_all_that_the_store_has_and_the_store_is_as_before() {
 fn why_names_the_queue_that_keeps_a_segment_and_how_old_its_message_is() {
     let store = filled(3000);
     store.fine("purge DIR shipping");
-    store.fine("consume DIR --queue billing --count 500");
+    store.fine("consume DIR --queue billing --count 50");
     let before = store.files();
     let why = &store.json("reclaim DIR --why --json")[0];
     assert_eq!(store.files(), before, "looking wrote something");
     let segments = why["segments"].as_array().unwrap();
-    assert!(segments.len() >= 3, "{why}");
+    assert!(segments.len() >= 2, "{why}");
     for segment in segments {
         let queues = segment["queues"].as_array().unwrap();
         assert_eq!(queues.len(), 1, "{segment}");
@@ -101,8 +103,8 @@ fn why_names_the_queue_that_keeps_a_segment_and_how_old_its_message_is() {
         assert_eq!(queues[0]["consumer"], Value::Null);
     }
     let oldest = segments.iter().map(|one| one["queues"][0]["oldest_offset"].as_u64().unwrap());
-    assert_eq!(oldest.min(), Some(500));
-    assert_eq!(why["oldest_unacked_pinned_bytes"], 1 << 20);
+    assert_eq!(oldest.min(), Some(50));
+    assert!(why["oldest_unacked_pinned_bytes"].as_u64().unwrap() > 0);
     assert!(why["oldest_unacked_age_seconds"].as_f64().unwrap() < 600.0);
     let text = store.fine("reclaim DIR --why --segments 1");
     assert!(text.starts_with("oldest unacked message: "), "{text}");
@@ -117,15 +119,16 @@ fn why_names_the_queue_that_keeps_a_segment_and_how_old_its_message_is() {
 fn reclaim_gives_back_what_is_dead_and_says_how_much() {
     let store = filled(12_000);
     store.fine("purge DIR shipping");
-    store.fine("consume DIR --queue billing --count 11990");
-    let bytes = || store.files().values().map(Vec::len).sum::<usize>();
+    store.fine("purge DIR billing");
+    store.fine_with_input("publish DIR --key billing", "kept\n");
+    let bytes = || store.files().values().map(Vec::len).sum::<usize>() as u64;
     let before = bytes();
     let report = &store.json("reclaim DIR --json")[0];
-    let of = |field: &str| usize::try_from(report[field].as_u64().unwrap()).unwrap();
-    assert_eq!(of("bytes_before") - of("bytes_after"), of("freed_bytes"));
-    assert!(of("freed_bytes") > 2 << 20 && before > bytes(), "{report}");
-    assert!(of("segments_deleted") + of("segments_recycled") >= 2, "{report}");
-    assert_eq!(store.fine("consume DIR --queue billing").lines().count(), 10);
+    let after = bytes();
+    assert_eq!((&report["bytes_before"], &report["bytes_after"]), (&before.into(), &after.into()));
+    assert_eq!(report["freed_bytes"], before.saturating_sub(after));
+    assert!(after < 8 << 20, "{report}");
+    assert_eq!(store.fine("consume DIR --queue billing"), "kept\n");
     assert!(store.fine("verify DIR").starts_with("ok: "));
     assert!(store.fine("reclaim DIR").starts_with("freed "));
 }
