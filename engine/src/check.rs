@@ -101,6 +101,8 @@ pub fn verify_with(
 }
 
 pub(crate) fn check(core: &Arc<Core>, progress: &mut dyn FnMut(Progress)) -> Result<Report> {
+    // Segments are not rewritten or given back while they are compared with what is counted.
+    let _still = core.keeper.hold_still();
     let mut report = Report { cuts: core.recovery.cuts.clone(), ..Report::default() };
     if core.read_only {
         // It was opened around the damage, which is still on the disk.

@@ -19,7 +19,7 @@ use crate::{
     commit::Pipeline,
     core::Core,
     error::FileOp,
-    ledger::live::SegmentCount,
+    ledger::live::{self, SegmentCount},
     log::{Log, segment::Segment},
     storage::{Purpose, Storage, WriteSync},
 };
@@ -181,7 +181,7 @@ fn sync_active(core: &Core) -> Result<()> {
 
 /// The segments that the log consists of, as a checkpoint lists them.
 pub(crate) fn entries(log: &Log, counts: &[SegmentCount]) -> Vec<SegmentEntry> {
-    let count_of = |segment: &Segment| counts.iter().rfind(|count| count.id == segment.id());
+    let count_of = |segment: &Segment| live::count_of(counts, segment.id());
     log.segments().iter().map(|segment| entry_of(segment, count_of(segment))).collect()
 }
 

@@ -46,7 +46,7 @@ pub(crate) struct Keeper {
     /// Whose turn it is: that of rewriting, or of preparing segments.
     rewrites: AtomicBool,
     pub(crate) oldest: OldestSeen,
-    /// Held by whoever does a step: the keeper, or a caller of `reclaim`.
+    /// Held by whoever does a step, the keeper or a caller of `reclaim`, or wants none done.
     stepping: Mutex<()>,
     signal: Mutex<bool>,
     wake: Condvar,
@@ -87,6 +87,11 @@ impl Keeper {
     pub(crate) fn wake(&self) {
         *self.signal.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.wake.notify_all();
+    }
+
+    /// Keeps the background from doing anything while the guard lives.
+    pub(crate) fn hold_still(&self) -> MutexGuard<'_, ()> {
+        self.stepping.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn sleep(&self, timeout: Duration) {
@@ -189,7 +194,7 @@ pub(crate) enum Did {
 ///
 /// [`Error::Io`]. Where space ran out the work waits; anything else poisons the engine.
 pub(crate) fn step(core: &Core) -> Result<Did> {
-    let _only = core.keeper.stepping.lock().unwrap_or_else(PoisonError::into_inner);
+    let _only = core.keeper.hold_still();
     let pieces: [fn(&Core) -> Result<Did>; 5] =
         [seal_full, give_back, write_checkpoint, go_on, prepare];
     let mut full = None;

@@ -16,7 +16,11 @@ use std::sync::{
 };
 
 use crate::{
-    Error, Result, checkpoint::Checkpoints, core::Core, error::FileOp, ledger::live::SegmentCount,
+    Error, Result,
+    checkpoint::Checkpoints,
+    core::Core,
+    error::FileOp,
+    ledger::live::{self, SegmentCount},
     log::segment::Segment,
 };
 
@@ -100,7 +104,7 @@ fn dead(core: &Core) -> Vec<Arc<Segment>> {
     let counts = core.ledger().counts().to_vec();
     let mut segments = core.log.segments();
     segments.retain(|segment| {
-        let count = counts.iter().rfind(|count| count.id == segment.id());
+        let count = live::count_of(&counts, segment.id());
         segment.is_sealed() && count.is_some_and(SegmentCount::is_dead)
     });
     segments

@@ -7,6 +7,7 @@ use fanlog_segment_format::file_name::FileName;
 
 use crate::{
     Error, Result,
+    commit::is_out_of_space,
     core::Core,
     error::FileOp,
     keeper::{self, Did},
@@ -46,7 +47,7 @@ pub(crate) fn reclaim_now(
     let mut idle = 0;
     for _ in 0..ROUNDS_MAX {
         let before = report;
-        while keeper::step(core)? != Did::Nothing {
+        while step(core)? {
             if let Some(ended) = core.ended() {
                 return Err(ended);
             }
@@ -64,6 +65,15 @@ pub(crate) fn reclaim_now(
     }
     report.bytes_after = store_bytes(core)?;
     Ok(report)
+}
+
+/// Does a piece of the keeper's work; says whether there was any. Where there is no space for some of
+/// it the rest is done all the same.
+fn step(core: &Core) -> Result<bool> {
+    match keeper::step(core) {
+        Err(error) if is_out_of_space(&error) => Ok(false),
+        did => Ok(did? != Did::Nothing),
+    }
 }
 
 /// Bytes of the files that are the store's.

@@ -34,6 +34,12 @@ impl SegmentCount {
     }
 }
 
+/// The count of a segment, among those of all segments in the order of their numbers.
+pub(crate) fn count_of(counts: &[SegmentCount], id: SegmentId) -> Option<&SegmentCount> {
+    let at = counts.binary_search_by_key(&id, |count| count.id).ok()?;
+    counts.get(at)
+}
+
 /// The counts of all segments of the log, in its order.
 #[derive(Debug, Default)]
 pub(crate) struct Live {
