@@ -121,19 +121,15 @@ impl Pipeline {
         id: SegmentId,
         bytes: u64,
     ) -> Result<Arc<dyn StorageFile>> {
-        match self.next.take() {
-            Some(next) => {
-                debug_assert_eq!(next.id, id, "the batch that it was taken for is still the next");
-                Ok(next.file)
-            }
-            None => {
-                let supplied = core.supply.take(core, id, bytes)?;
-                if let Some(reason) = supplied.scarce {
-                    Self::scarce(core, id, reason);
-                }
-                Ok(supplied.file)
-            }
+        if let Some(next) = self.next.take() {
+            debug_assert_eq!(next.id, id, "the batch that it was taken for is still the next");
+            return Ok(next.file);
         }
+        let supplied = core.supply.take(core, id, bytes)?;
+        if let Some(reason) = supplied.scarce {
+            Self::scarce(core, id, reason);
+        }
+        Ok(supplied.file)
     }
 
     /// Makes what was confirmed without a sync durable.
