@@ -28,6 +28,8 @@ enum Workload {
     Ack(workload::ack::Options),
     /// The raw figures of the device alone
     Floor(workload::floor::Options),
+    /// Disk against live bytes while some of a stream stays unacked, and what reclaim costs
+    Reclaim(workload::reclaim::Options),
     /// Time and memory of opening a store after a crash, against its backlog
     Recover(workload::recover::Options),
     /// Very many queues on one exchange: declaring, checkpoints, opening, and a publisher beside them
@@ -52,6 +54,7 @@ pub(crate) fn run() -> ExitCode {
         Workload::Deliver(options) => workload::deliver::run(&options).map(|()| true),
         Workload::Ack(options) => workload::ack::run(&options).map(|()| true),
         Workload::Floor(options) => workload::floor::run(&options).map(|()| true),
+        Workload::Reclaim(options) => workload::reclaim::run(&options).map(|()| true),
         Workload::Recover(options) => workload::recover::run(&options).map(|()| true),
         Workload::Queues(options) => workload::queues::run(&options).map(|()| true),
         Workload::ScenarioEngine(options) => scenario::run_engine(&options).map(|()| true),

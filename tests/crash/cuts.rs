@@ -6,8 +6,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use fanlog::storage::{CrashMode, Operation};
-use fanlog_tests::operations::{Classifier, Purpose};
+use fanlog::OnDamage;
+use fanlog::storage::{CrashMode, Operation, Storage};
+use fanlog_tests::operations::{Classifier, Purpose, extension};
 use fanlog_tests::world::{Plan, Remains, Stop, World};
 
 /// Segments of the size that classifying falls back to.
@@ -28,7 +29,12 @@ pub(crate) fn run(seed: u64, steps: u64, cut: Option<u64>) -> Result<World, Stri
     if let Some(cut) = cut {
         world.disk.cut_at(cut);
     }
-    let outcome = world.open().and_then(|()| world.set_up()).and_then(|()| world.run(steps));
+    let outcome = world
+        .open()
+        .and_then(|()| world.set_up())
+        .and_then(|()| world.run(steps / 2))
+        .and_then(|()| world.fill_and_thin())
+        .and_then(|()| world.run(steps / 2));
     match outcome {
         Ok(()) => Ok(world),
         Err(Stop::Broken) if cut.is_some() => Ok(world),
@@ -53,6 +59,44 @@ pub(crate) fn judge_image(remains: &Remains, mode: CrashMode, chance: u64) -> Re
     let image = remains.image(chance, mode);
     let (mut world, _) = remains.revive(image, everything).map_err(|stop| format!("{stop:?}"))?;
     world.finish().map_err(|stop| with_trace(&world, &format!("afterwards: {stop:?}")))
+}
+
+/// Damages the newest checkpoint of an image and opens it all the same: recovery falls back to the
+/// older one, and everything that was promised is there. Says whether there was one to fall back to.
+pub(crate) fn judge_fall_back(
+    remains: &Remains,
+    mode: CrashMode,
+    chance: u64,
+    place: u64,
+) -> Result<bool, String> {
+    let everything = mode == CrashMode::KeepAll;
+    let image = remains.image(chance, mode);
+    let mut checkpoints: Vec<(String, u64)> = image
+        .list()
+        .map_err(|error| error.to_string())?
+        .into_iter()
+        .filter(|entry| extension(&entry.name) == "ckpt")
+        .map(|entry| (entry.name, entry.bytes))
+        .collect();
+    checkpoints.sort();
+    let [.., (older, _), (newest, bytes)] = checkpoints.as_slice() else { return Ok(false) };
+    // Behind the version: another version is refused as such.
+    let position = 16 + place.wrapping_mul(7919) % (bytes - 16);
+    image.corrupt(newest, position, 1).map_err(|error| error.to_string())?;
+    let mut world = remains.world_on(image);
+    world.config().on_damage = OnDamage::Quarantine;
+    // The epoch that only the newest knew of: nothing was written in it.
+    world.model.epoch = world.model.epoch.saturating_sub(1);
+    world.open().map_err(|stop| format!("{stop:?}"))?;
+    let recovery = world.engine().recovery();
+    let started_from = format!("{:08}.ckpt", recovery.checkpoint);
+    if started_from != *older || recovery.gaps.is_empty() {
+        return Err(format!("it should start from {older} and tell of {newest}: {recovery:?}"));
+    }
+    let judged = world.judge(everything, remains.durable);
+    judged.map_err(|stop| format!("from {older}: {stop:?}"))?;
+    world.finish().map_err(|stop| with_trace(&world, &format!("afterwards: {stop:?}")))?;
+    Ok(true)
 }
 
 /// The purposes of a run's operations, in order.

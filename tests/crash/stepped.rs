@@ -1,9 +1,14 @@
 //! The engine without threads: every operation of a run is cut once.
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
 use fanlog_tests::operations::Purpose;
 use fanlog_tests::world::Counts;
 
-use crate::cuts::{IMAGES, assert_none, chosen, for_each, judge_image, purposes, run, tally};
+use crate::cuts::{
+    IMAGES, assert_none, chosen, for_each, judge_fall_back, judge_image, purposes, run, tally,
+};
 
 const STEPS: u64 = 600;
 
@@ -18,10 +23,11 @@ fn rehearse(seed: u64, wanted: &[Purpose]) -> Vec<Purpose> {
     if wanted.is_empty() {
         return purposes;
     }
-    let Counts { topology_changes, checkpoints, recycled, .. } = world.counts;
+    let Counts { topology_changes, checkpoints, recycled, rewritten, merged, .. } = world.counts;
     let counts = world.counts;
     assert!(tally[&Purpose::SegmentHeader] > 3, "rolls: {tally:?}");
-    assert!(checkpoints >= 3 && topology_changes >= 10 && recycled >= 1, "{counts:?}");
+    assert!(checkpoints >= 3 && topology_changes >= 10 && recycled >= 2, "{counts:?}");
+    assert!(rewritten >= 2 && merged >= 2, "{counts:?}");
     assert!(counts.acks_waited > 3 && counts.acks_lazy > 10, "{counts:?}");
     assert!(counts.requeued > 10 && counts.consumers_dropped > 3, "{counts:?}");
     assert!(
@@ -36,11 +42,12 @@ fn rehearse(seed: u64, wanted: &[Purpose]) -> Vec<Purpose> {
 
 fn cut_everywhere(seed: u64, wanted: &[Purpose]) {
     let purposes = rehearse(seed, wanted);
+    let fallen_back: Mutex<BTreeMap<Purpose, usize>> = Mutex::default();
     let failures = for_each(purposes.len() as u64, |cut| {
         if chosen("FANLOG_CUT").is_some_and(|chosen| chosen != cut) {
             return Ok(());
         }
-        let purpose = purposes[usize::try_from(cut).unwrap()];
+        let purpose = purposes[number_of(cut)];
         let place = format!("seed {seed} cut {cut} ({purpose:?})");
         let mut world =
             run(seed, STEPS, Some(cut)).map_err(|problem| format!("{place}: {problem}"))?;
@@ -52,9 +59,25 @@ fn cut_everywhere(seed: u64, wanted: &[Purpose]) {
             judge_image(&remains, mode, chance)
                 .map_err(|problem| format!("{place} image {mode:?} {chance}: {problem}"))?;
         }
+        // And the newest checkpoint is damaged on top of it.
+        let (mode, chance) = IMAGES[number_of(cut) % IMAGES.len()];
+        let fell_back = judge_fall_back(&remains, mode, chance, cut)
+            .map_err(|problem| format!("{place} fallen back, {mode:?} {chance}: {problem}"))?;
+        if fell_back {
+            *fallen_back.lock().unwrap().entry(purpose).or_insert(0) += 1;
+        }
         Ok(())
     });
     assert_none(&failures);
+    let fallen_back = fallen_back.into_inner().unwrap();
+    // A segment is created before there is anything to fall back to.
+    for purpose in wanted.iter().filter(|purpose| **purpose != Purpose::SegmentCreate) {
+        assert!(fallen_back.contains_key(purpose), "never fell back at {purpose:?}");
+    }
+}
+
+fn number_of(cut: u64) -> usize {
+    usize::try_from(cut).unwrap()
 }
 
 #[test]
@@ -76,6 +99,10 @@ fn every_operation_may_be_the_last() {
         P::FreeToSegment,
         P::SegmentToFree,
         P::SegmentRemove,
+        P::RewriteCreate,
+        P::RewriteWrite,
+        P::RewriteSync,
+        P::RewriteRename,
         P::DirectorySync,
     ];
     if let Some(seed) = chosen("FANLOG_SEED") {

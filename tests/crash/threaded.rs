@@ -16,7 +16,7 @@ use fanlog_tests::operations::Purpose;
 use fanlog_tests::random::Random;
 use fanlog_tests::world::{Plan, Remains};
 
-use crate::cuts::{assert_none, chosen, for_each, judge_image, purposes, tally};
+use crate::cuts::{assert_none, chosen, for_each, judge_fall_back, judge_image, purposes, tally};
 
 const PUBLISHERS: usize = 3;
 const MESSAGES: usize = 90;
@@ -338,6 +338,7 @@ fn power_fails_while_batches_are_in_flight_together() {
     let length = operations.len() as u64;
     let together = std::sync::atomic::AtomicUsize::new(0);
     let swapped = std::sync::atomic::AtomicUsize::new(0);
+    let fallen_back = std::sync::atomic::AtomicUsize::new(0);
     let failures = for_each(cuts, |number| {
         let cut = number * length / cuts;
         let place = format!("cut {cut}");
@@ -352,12 +353,17 @@ fn power_fails_while_batches_are_in_flight_together() {
             judge_image(&remains, mode, chance)
                 .map_err(|problem| format!("{place} image {mode:?} {chance}: {problem}"))?;
         }
+        let fell_back = judge_fall_back(&remains, CrashMode::LoseUnsynced, 0, number)
+            .map_err(|problem| format!("{place} fallen back: {problem}"))?;
+        fallen_back.fetch_add(usize::from(fell_back), Ordering::Relaxed);
         Ok(())
     });
     assert_none(&failures);
     let (together, swapped) = (together.into_inner(), swapped.into_inner());
     println!("{together} cuts while two were in flight, {swapped} times the later one went first");
     assert!(together > 0 && swapped > 0, "{together} {swapped}");
+    let fallen_back = fallen_back.into_inner();
+    assert!(fallen_back as u64 > cuts / 2, "{fallen_back}");
 }
 
 /// The later of two batches is on the disk, the earlier is not: nothing of either is confirmed.

@@ -40,6 +40,7 @@ fn judge(remains: &Remains, disk: &MemoryStorage, tally: &mut Tally) -> Result<(
         .map_err(|problem| format!("with quarantine: {problem}"))?;
     let before: Vec<(String, Vec<u8>)> = contents(disk);
     let mut world = remains.world_on(disk.clone());
+    world.config().on_damage = OnDamage::Fail;
     if let Err(stop) = world.open() {
         tally.refused += 1;
         let known = matches!(&stop, Stop::Problem(problem)

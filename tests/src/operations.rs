@@ -29,6 +29,11 @@ pub enum Purpose {
     SegmentRemove,
     FreeRemove,
     TemporaryRemove,
+    RewriteCreate,
+    RewriteWrite,
+    RewriteSync,
+    RewriteRename,
+    RewriteRemove,
     DirectorySync,
 }
 
@@ -64,6 +69,14 @@ impl Classifier {
         } else if extension(name) == "seg" {
             let bytes = self.sizes.get(name).copied().unwrap_or(segment_bytes);
             segment(operation, bytes)
+        } else if name.ends_with(".seg.tmp") {
+            match operation.kind {
+                Kind::Create | Kind::Allocate => Purpose::RewriteCreate,
+                Kind::Sync => Purpose::RewriteSync,
+                Kind::Rename => Purpose::RewriteRename,
+                Kind::Remove => Purpose::RewriteRemove,
+                _ => Purpose::RewriteWrite,
+            }
         } else if extension(name) == "tmp" {
             match operation.kind {
                 Kind::Create => Purpose::CheckpointCreate,

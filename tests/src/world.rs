@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use fanlog::clock::ManualClock;
 use fanlog::storage::{FaultRule, FaultStorage, MemoryStorage, Storage};
-use fanlog::{Ack, Config, Engine, Ticket};
+use fanlog::{Ack, BackupFiles, Config, Engine, OnDamage, Ticket};
 
 use self::consume::Taker;
 pub use self::lives::Remains;
@@ -54,6 +54,10 @@ pub struct Counts {
     pub checkpoints: u64,
     pub recycled: u64,
     pub deleted: u64,
+    pub rewritten: u64,
+    pub merged: u64,
+    pub purges: u64,
+    pub backups: u64,
     pub most_unconfirmed: usize,
     pub closes: u64,
     pub crashes: u64,
@@ -89,6 +93,7 @@ impl Plan {
             mapped_segments_max: 1 + random.place(4),
             checkpoint_log_bytes: 64 << 10,
             checkpoint_interval: Duration::from_secs(20),
+            on_damage: if self.seed % 4 == 3 { OnDamage::Quarantine } else { OnDamage::Fail },
             stepped: true,
             ..Config::default()
         }
@@ -295,11 +300,15 @@ impl World {
             735..775 => self.change_topology(),
             905..950 => self.advance(),
             950..960 => self.checkpoint(),
-            960..985 => self.drain_some(),
-            985..990 => self.look(),
+            960..966 => self.drain_some(),
+            966..983 => self.thin_some(),
+            983..985 => self.purge_some(),
+            985..989 => self.look(),
+            989 => self.back_up(),
             990..995 if self.plan.lives => self.close_and_reopen(),
             995..997 if self.plan.lives => self.crash(),
             997 if self.plan.lives => self.kill_and_reopen(),
+            998 if self.plan.lives => self.fill_and_thin(),
             _ => self.step(),
         }
     }
@@ -351,6 +360,44 @@ impl World {
         Ok(())
     }
 
+    /// Fills some segments and acks most of what is in them, here and there, so that what is left is
+    /// rewritten; then lets checkpoints set the old files free.
+    ///
+    /// # Errors
+    ///
+    /// If power is cut, or the engine errs.
+    pub fn fill_and_thin(&mut self) -> Work {
+        let segment = usize::try_from(self.config.segment_bytes_max).unwrap_or(usize::MAX);
+        for _ in 0..8 {
+            for _ in 0..8 {
+                let bytes = segment / 16 + self.random.place(segment / 16);
+                self.publish_some(bytes)?;
+            }
+            self.settle()?;
+        }
+        self.thin_some()?;
+        for _ in 0..3 {
+            self.clock.advance(Duration::from_millis(300));
+            self.settle()?;
+            self.checkpoint()?;
+        }
+        self.settle()
+    }
+
+    /// Copies the store as it is, opens the copy, and compares it with what the store has to hold.
+    fn back_up(&mut self) -> Work {
+        let copy = MemoryStorage::new();
+        let report = self.engine().backup_on(&copy, BackupFiles::Copied, &mut |_| {});
+        report.map_err(|error| self.failed("backup", error))?;
+        self.note(|| "backup".to_owned());
+        self.counts.backups += 1;
+        let mut world = Self::on(self.plan.clone(), copy, self.model.clone());
+        world.open().and_then(|()| world.judge(true, 0)).map(drop).map_err(|stop| match stop {
+            Stop::Problem(problem) => Stop::Problem(format!("the backup: {problem}")),
+            Stop::Broken => Stop::Problem("the backup failed by itself".into()),
+        })
+    }
+
     /// Asks for statistics and segments: they must agree with one another.
     fn look(&mut self) -> Work {
         let stats = self.engine().stats();
@@ -374,6 +421,8 @@ impl World {
             self.counts.checkpoints += stats.checkpoints;
             self.counts.recycled += stats.segments_recycled;
             self.counts.deleted += stats.segments_deleted;
+            self.counts.rewritten += stats.segments_rewritten;
+            self.counts.merged += stats.segments_merged;
         }
     }
 }

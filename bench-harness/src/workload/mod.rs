@@ -6,6 +6,7 @@ pub(crate) mod fanout;
 pub(crate) mod floor;
 pub(crate) mod publish;
 pub(crate) mod queues;
+pub(crate) mod reclaim;
 pub(crate) mod recover;
 
 use std::time::Duration;

@@ -314,6 +314,62 @@ impl World {
         self.drain(&name)
     }
 
+    /// Acks most of what a queue has, and leaves some here and there: its segments get sparse.
+    pub(super) fn thin_some(&mut self) -> Work {
+        let names: Vec<String> = self.model.topology.queues.keys().cloned().collect();
+        for name in names {
+            let queue = self.model.topology.queues[&name];
+            self.bury_all(Some(queue));
+            self.note(|| format!("thin {name}"));
+            let taker = self.taker(&name, 0)?;
+            self.takers.push(taker);
+            let at = self.takers.len() - 1;
+            loop {
+                let received = self.takers[at].consumer.recv_timeout(Duration::ZERO);
+                let received = received.map_err(|error| self.failed("receive", error))?;
+                self.settle_tickets()?;
+                let Some(delivery) = received else { break };
+                let id = self.came(queue, &Came::of(&delivery))?;
+                if self.random.chance(5) {
+                    self.takers[at].hands.insert(delivery.keep(), id);
+                    continue;
+                }
+                let ack = delivery.ack().map_err(|error| self.failed("ack", error))?;
+                self.set_acked(queue, &[id], Acked::Asked);
+                self.acks.push((ack, queue, vec![id]));
+            }
+            self.settle_tickets()?;
+        }
+        Ok(())
+    }
+
+    /// Purges a queue that nobody consumes from: all that is confirmed goes, durably.
+    pub(super) fn purge_some(&mut self) -> Work {
+        let names: Vec<String> = self.model.topology.queues.keys().cloned().collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let name = names[self.random.place(names.len())].clone();
+        let queue = self.model.topology.queues[&name];
+        self.bury_all(Some(queue));
+        self.wait_for_all()?;
+        let ids = self.model.outstanding(queue);
+        self.note(|| format!("purge {name}: {}", ids.len()));
+        // From here on they may be gone.
+        self.set_acked(queue, &ids, Acked::Asked);
+        let dropped = self.engine().purge_queue(&name);
+        let dropped = dropped.map_err(|error| self.failed("purge", error))?;
+        if dropped != ids.len() as u64 {
+            return Err(Stop::Problem(format!(
+                "purging {name} dropped {dropped} messages, expected were {}",
+                ids.len()
+            )));
+        }
+        self.set_acked(queue, &ids, Acked::Durable);
+        self.counts.purges += 1;
+        self.settle_tickets()
+    }
+
     /// Empties a queue through one new consumer: everything comes, in order, and nothing else.
     ///
     /// # Errors

@@ -34,6 +34,18 @@ impl World {
         self.publish_ids(How::Confirmed, &[id])
     }
 
+    /// Publishes one message to wherever someone is.
+    pub(super) fn publish_some(&mut self, bytes: usize) -> Work {
+        let fan = self.model.topology.route("fan", "").is_some_and(|queues| !queues.is_empty());
+        let first = self.model.topology.queues.keys().next().cloned();
+        let id = match first {
+            _ if fan => self.model.offer("fan", "", bytes, false),
+            Some(queue) => self.model.offer("", &queue, bytes, false),
+            None => return Ok(()),
+        };
+        self.publish_ids(How::Ticket, &[id])
+    }
+
     fn publish_ids(&mut self, how: How, ids: &[Id]) -> Work {
         let payloads: Vec<Vec<u8>> = ids.iter().map(|id| self.model.payload(*id)).collect();
         let sent: Vec<_> = ids.iter().map(|id| self.model.sent[*id].clone()).collect();

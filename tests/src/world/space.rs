@@ -48,7 +48,7 @@ impl World {
             }
         }
         if self.engine().stats().poisoned {
-            return Err(Stop::Problem("the want of space poisoned the engine".into()));
+            return Err(self.failed("step", "the want of space poisoned the engine"));
         }
         self.settle_tickets()
     }
