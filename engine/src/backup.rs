@@ -136,6 +136,12 @@ pub(crate) fn backup(
     files: BackupFiles,
     progress: &mut dyn FnMut(BackupProgress),
 ) -> Result<BackupReport> {
+    if lies_inside(dir, &core.storage.path("")) {
+        return Err(Error::Refused {
+            what: format!("backup to {}", dir.display()),
+            why: "the directory is the store's own, or lies inside it".into(),
+        });
+    }
     let target = RealStorage::open(dir, true, BackendChoice::Buffered)
         .map_err(|source| Error::io(FileOp::Open, dir.to_owned(), source))?;
     backup_to(core, &target, files, progress)
@@ -159,6 +165,13 @@ pub(crate) fn backup_to(
         }
     }
     copied
+}
+
+/// Whether `dir`, which need not be there yet, is `store` or lies inside it.
+fn lies_inside(dir: &Path, store: &Path) -> bool {
+    let Ok(dir) = std::path::absolute(dir) else { return false };
+    let there = dir.ancestors().find_map(|ancestor| ancestor.canonicalize().ok());
+    matches!((there, store.canonicalize()), (Some(dir), Ok(store)) if dir.starts_with(store))
 }
 
 /// Locks the target, so that nobody makes a store there meanwhile; it has to be empty.

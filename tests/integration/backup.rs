@@ -525,3 +525,14 @@ fn progress_goes_up_to_the_whole() {
     assert_eq!((last.bytes_done, last.segments_done), (last.bytes_total, last.segments_total));
     assert_eq!(last.segments_total, report.copied_segments);
 }
+
+#[test]
+fn a_backup_does_not_go_into_the_store_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = with_jobs(dir.path());
+    for target in [dir.path().to_owned(), dir.path().join("sub"), dir.path().join("a/../sub/b")] {
+        let error = engine.backup(&target).unwrap_err();
+        assert!(error.to_string().contains("lies inside it"), "{error}");
+    }
+    assert!(directory(dir.path()).iter().all(|(name, _)| !name.starts_with("sub")));
+}

@@ -83,11 +83,12 @@ impl Live {
 
     /// Takes note that batches of segment `id` come from here on.
     pub(super) fn begin(&mut self, id: SegmentId, first: Offset) {
-        if self.segments.last().is_some_and(|last| last.id >= id) {
+        if self.of(id).is_some() {
             return;
         }
         let outstanding = Amount::default();
-        self.segments.push(SegmentCount {
+        let at = self.segments.partition_point(|count| count.id < id);
+        self.segments.insert(at, SegmentCount {
             id,
             first,
             outstanding,

@@ -148,9 +148,10 @@ impl Segment {
         offset: Offset,
         wanted: &dyn Fn(&BatchIndex) -> bool,
     ) -> Option<Arc<BatchIndex>> {
-        let batches = self.batches.read().unwrap_or_else(PoisonError::into_inner);
-        let at = batches.partition_point(|batch| batch.end_offset() <= offset);
-        batches[at..].iter().find(|batch| wanted(batch)).cloned()
+        let batches = || self.batches.read().unwrap_or_else(PoisonError::into_inner);
+        let first = batches().partition_point(|batch| batch.end_offset() <= offset);
+        // `wanted` takes a queue's lock, under which others look at the batches: one at a time.
+        (first..).map_while(|at| batches().get(at).cloned()).find(|batch| wanted(batch))
     }
 
     /// Heap bytes of the index kept in memory.
