@@ -171,7 +171,7 @@ pub(crate) fn backup_to(
 fn lies_inside(dir: &Path, store: &Path) -> bool {
     let Ok(dir) = std::path::absolute(dir) else { return false };
     let there = dir.ancestors().find_map(|ancestor| ancestor.canonicalize().ok());
-    matches!((there, store.canonicalize()), (Some(dir), Ok(store)) if dir.starts_with(store))
+    matches!((there, store.canonicalize()), (Some(dir), Ok(store)) if dir.starts_with(&store))
 }
 
 /// Locks the target, so that nobody makes a store there meanwhile; it has to be empty.

@@ -88,13 +88,8 @@ impl Live {
         }
         let outstanding = Amount::default();
         let at = self.segments.partition_point(|count| count.id < id);
-        self.segments.insert(at, SegmentCount {
-            id,
-            first,
-            outstanding,
-            queues_max: 0,
-            uncounted: false,
-        });
+        self.segments
+            .insert(at, SegmentCount { id, first, outstanding, queues_max: 0, uncounted: false });
     }
 
     /// Adds messages of a segment that went to so many queues each.

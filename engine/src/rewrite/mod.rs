@@ -17,7 +17,8 @@
 //! no kept checkpoint lists them.
 //!
 //! W4. A segment is found out exactly only where its count says that it may be sparse, and again
-//!     only after its outstanding fell by a quarter.
+//!     only after its outstanding fell by a quarter; or by a quarter of what was live, but then with
+//!     pauses in which others work: of many queues that acked the same, the last sets it free.
 //! W5. A segment with a message that is damaged and live is left alone, and reported.
 
 mod budget;
@@ -78,6 +79,16 @@ pub(crate) enum Rewrote {
     Urgent,
 }
 
+/// Whatever a choice depends on: as long as it stays, the choice does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    next_batch: BatchNumber,
+    sealed: usize,
+    segments: usize,
+    /// Whether the log waits for space, and whether there is little.
+    room: (bool, bool),
+}
+
 #[derive(Debug, Default)]
 struct State {
     table: Table,
@@ -86,9 +97,8 @@ struct State {
     rewritten: u64,
     /// What was published before the store was opened; found at the first look.
     found: Option<u64>,
-    /// The next batch, and how many segments were sealed and how many there were, when there was
-    /// nothing to do.
-    seen: Option<(BatchNumber, usize, usize)>,
+    /// What there was to see when there was nothing to do.
+    seen: Option<Seen>,
     /// Nothing is looked at before.
     not_before: Duration,
 }
@@ -154,14 +164,6 @@ impl State {
             return false;
         }
         let segments = core.log.segments();
-        let sealed = segments.iter().filter(|segment| segment.is_sealed()).count();
-        let seen = (core.ledger().head.next_batch, sealed, segments.len());
-        if self.seen == Some(seen) {
-            return false;
-        }
-        if self.table.find_out_one(core, &segments) {
-            return true;
-        }
         let out_of_space = core.append.lock().out_of_space.is_some();
         let used = segments.iter().map(|segment| segment.header.file_bytes).sum();
         let room = match spare_bytes(core) {
@@ -170,6 +172,18 @@ impl State {
             // It can't be told: as if there were plenty.
             Err(_) => Room::of(u64::MAX, used),
         };
+        let seen = Seen {
+            next_batch: core.ledger().head.next_batch,
+            sealed: segments.iter().filter(|segment| segment.is_sealed()).count(),
+            segments: segments.len(),
+            room: (room == Room::None, room.is_short()),
+        };
+        if self.seen == Some(seen) {
+            return false;
+        }
+        if self.table.find_out_one(core, &segments, now) {
+            return true;
+        }
         let slack = if room.is_short() { 0 } else { SLACK_SEGMENTS };
         let segment_bytes = core.config.segment_bytes_max;
         let limits = Limits { segment_bytes, slack_bytes: slack * segment_bytes };
@@ -179,7 +193,7 @@ impl State {
         self.urgent = room.is_short() || waste(self.table.rows()) > URGENT_SEGMENTS * segment_bytes;
         let choice = choose(self.table.rows(), &limits);
         let Some(choice) = choice.filter(|choice| budget.allows(choice.bytes, room)) else {
-            self.seen = Some(seen);
+            self.seen = (!self.table.puts_off()).then_some(seen);
             self.not_before = now + LOOK_EVERY;
             return false;
         };

@@ -1,6 +1,10 @@
 //! What is known of each segment, as far as it matters for the choice.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use fanlog_segment_format::SegmentId;
 
@@ -19,6 +23,11 @@ const RECORD_HEAD_BYTES: u64 = 40;
 /// The least that a footer says of one.
 const INDEX_BYTES: u64 = 8;
 
+/// A segment rests for so many times what finding it out took.
+const REST: u32 = 20;
+/// And at least so long.
+const REST_MIN: Duration = Duration::from_secs(1);
+
 /// A segment's file: its number and generation.
 type Key = (SegmentId, u32);
 
@@ -35,6 +44,32 @@ struct Known {
     live: Option<Live>,
     /// Why it is left alone.
     problem: Option<String>,
+    /// Unless much was acked since, it is not found out again before.
+    rests_until: Duration,
+}
+
+impl Known {
+    /// Whether what is known may be too old, by so much outstanding now; or will be, after a rest.
+    fn age(&self, outstanding: u64, now: Duration) -> Age {
+        let fell = self.outstanding.saturating_sub(outstanding);
+        let live = self.live.map_or(self.outstanding, |live| live.record_bytes);
+        if fell >= self.outstanding.div_ceil(4) {
+            Age::Old
+        } else if fell < live.div_ceil(4) {
+            Age::Fresh
+        } else if now >= self.rests_until {
+            Age::Old
+        } else {
+            Age::Rests
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Age {
+    Fresh,
+    Rests,
+    Old,
 }
 
 /// What is known of the segments of the log.
@@ -42,6 +77,8 @@ struct Known {
 pub(super) struct Table {
     known: HashMap<Key, Known>,
     rows: Vec<Row>,
+    /// A row may be too old, and is to be found out after a rest.
+    puts_off: bool,
 }
 
 impl Table {
@@ -52,14 +89,19 @@ impl Table {
 
     /// Puts the rows together. If something about a segment has to be found out for that, does so
     /// for one and says true: to be called again. A segment that can't be read is left alone.
-    pub(super) fn find_out_one(&mut self, core: &Core, segments: &[Arc<Segment>]) -> bool {
+    pub(super) fn find_out_one(
+        &mut self,
+        core: &Core,
+        segments: &[Arc<Segment>],
+        now: Duration,
+    ) -> bool {
         let (counts, queues) = {
             let ledger = core.ledger();
             (ledger.counts().to_vec(), ledger.queues().count() as u64)
         };
         let mut counts = counts.iter().peekable();
-        self.known.retain(|key, _| segments.iter().any(|segment| key_of(segment) == *key));
         self.rows.clear();
+        self.puts_off = false;
         for segment in segments {
             while counts.next_if(|count| count.id < segment.id()).is_some() {}
             let count = counts.peek().filter(|count| count.id == segment.id());
@@ -76,8 +118,12 @@ impl Table {
                 let small = row.file_bytes < core.config.segment_bytes_max / 2;
                 row.fixed = false;
                 if small || may_be_sparse(count, row.file_bytes, queues) {
-                    let Some(known) = self.fresh(segment, count) else {
-                        self.find_out(core, segment, count);
+                    let outstanding = size_of(count.outstanding);
+                    let known = self.known.get(&key_of(segment));
+                    let age = known.map(|known| known.age(outstanding, now));
+                    self.puts_off |= age == Some(Age::Rests);
+                    let Some(known) = known.filter(|_| age != Some(Age::Old)) else {
+                        self.find_out(core, segment, outstanding, now);
                         return true;
                     };
                     row.live = known.live;
@@ -86,23 +132,26 @@ impl Table {
             }
             self.rows.push(row);
         }
+        let there: HashSet<Key> = segments.iter().map(|segment| key_of(segment)).collect();
+        self.known.retain(|key, _| there.contains(key));
         false
     }
 
-    /// What is known of a segment, unless its outstanding fell by a quarter since (W4).
-    fn fresh(&self, segment: &Segment, count: &SegmentCount) -> Option<&Known> {
-        let known = self.known.get(&key_of(segment))?;
-        (size_of(count.outstanding) > known.outstanding / 4 * 3).then_some(known)
+    /// Whether something is to be found out later, although nothing changes until then.
+    pub(super) fn puts_off(&self) -> bool {
+        self.puts_off
     }
 
-    fn find_out(&mut self, core: &Core, segment: &Arc<Segment>, count: &SegmentCount) {
-        let outstanding = size_of(count.outstanding);
+    fn find_out(&mut self, core: &Core, segment: &Arc<Segment>, outstanding: u64, now: Duration) {
         let found = core.log.reader_once(segment);
         let found = found.map(|reader| reader.map(|reader| survivors(core, &reader).live(&reader)));
-        let known = match found {
-            Ok(live) => Known { outstanding, live, problem: None },
-            Err(error) => Known { outstanding, live: None, problem: Some(error.to_string()) },
+        let took = core.clock.now().saturating_sub(now);
+        let rests_until = now + (REST * took).max(REST_MIN);
+        let (live, problem) = match found {
+            Ok(live) => (live, None),
+            Err(error) => (None, Some(error.to_string())),
         };
+        let known = Known { outstanding, live, problem, rests_until };
         self.known.insert(key_of(segment), known);
     }
 
