@@ -155,10 +155,11 @@ impl Mounted {
             .args(["-t", "tmpfs", "-o", &options, "fanlog-test"])
             .arg(dir.path())
             .output();
-        Self::of(dir, tried)
+        Self::of(dir, &tried)
     }
 
     /// An ext4 file system of that size in a file.
+    #[expect(clippy::print_stderr, reason = "what could not run is said")]
     fn ext4(image: &Path, bytes: u64) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let file = std::fs::File::create(image).unwrap();
@@ -169,10 +170,11 @@ impl Mounted {
             return None;
         }
         let tried = Command::new("mount").args(["-o", "loop"]).arg(image).arg(dir.path()).output();
-        Self::of(dir, tried)
+        Self::of(dir, &tried)
     }
 
-    fn of(dir: tempfile::TempDir, tried: std::io::Result<std::process::Output>) -> Option<Self> {
+    #[expect(clippy::print_stderr, reason = "what could not run is said")]
+    fn of(dir: tempfile::TempDir, tried: &std::io::Result<std::process::Output>) -> Option<Self> {
         if tried.as_ref().is_ok_and(|tried| tried.status.success()) {
             return Some(Self { dir });
         }
