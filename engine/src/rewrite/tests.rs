@@ -220,6 +220,15 @@ fn a_file_of_nothing_live_is_a_valid_segment() {
 }
 
 #[test]
+fn a_file_that_an_earlier_attempt_left_behind_is_in_nobodys_way() {
+    let (storage, engine) = sparse_store();
+    storage.write_file("00000001.1.seg.tmp", &vec![1; 1 << 20]).unwrap();
+    let (segment, _) = write(&engine, sources(&engine)).unwrap();
+    let reader = SealedReader::open(&storage, segment).unwrap();
+    assert!(reader.check_batches().is_empty() && reader.bytes().len() < 1 << 20);
+}
+
+#[test]
 fn a_record_that_was_changed_is_not_copied() {
     let (storage, engine) = sparse_store();
     let olds = sealed(&engine);

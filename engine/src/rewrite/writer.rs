@@ -9,7 +9,7 @@
 //!     it is not changed; its own batches bear the numbers of the last ones that went into them.
 //! R3. It bears its name only once its bytes are durable.
 
-use std::{ops::Range, sync::Arc};
+use std::{io::ErrorKind, ops::Range, sync::Arc};
 
 use fanlog_segment_format::{
     BatchNumber, Epoch, LogPosition,
@@ -136,9 +136,7 @@ impl Writer {
         };
         let temporary = TemporaryOf::Rewritten(header.segment, header.generation);
         let temporary = FileName::Temporary(temporary).to_string();
-        let file = storage
-            .create(&temporary, Purpose::Log)
-            .map_err(|source| Error::io(FileOp::Create, storage.path(&temporary), source))?;
+        let file = create(&*storage, &temporary)?;
         Ok(Self {
             position: SEGMENT_HEADER_BYTES as u64,
             previous: header.previous,
@@ -280,6 +278,18 @@ impl Writer {
 
     fn failed(&self, op: FileOp, source: std::io::Error) -> Error {
         Error::io(op, self.storage.path(&self.temporary), source)
+    }
+}
+
+/// Creates the file. One that an earlier attempt could not remove is in nobody's use.
+fn create(storage: &dyn Storage, name: &str) -> Result<Arc<dyn StorageFile>> {
+    let failed = |op| move |source| Error::io(op, storage.path(name), source);
+    match storage.create(name, Purpose::Log) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            storage.remove(name).map_err(failed(FileOp::Remove))?;
+            storage.create(name, Purpose::Log).map_err(failed(FileOp::Create))
+        }
+        created => created.map_err(failed(FileOp::Create)),
     }
 }
 
