@@ -20,7 +20,7 @@ use crate::{
     commit::is_out_of_space,
     core::Core,
     error::FileOp,
-    ledger::live::SegmentCount,
+    ledger::{departure::Departure, live::SegmentCount},
     log::segment::Segment,
     pins::OldestSeen,
     reclaim::Retired,
@@ -112,10 +112,8 @@ impl Keeper {
             if departures.is_empty() {
                 return settling;
             }
-            for departure in departures {
-                let counted = departure.count_off(&core.log);
-                core.ledger().count_off(counted);
-            }
+            let counted = Departure::count_off(&departures, &core.log);
+            core.ledger().count_off(counted);
         }
     }
 

@@ -35,13 +35,9 @@ impl Departure {
         &self.kept
     }
 
-    fn segments(&self, log: &Log) -> Vec<Arc<Segment>> {
-        let mut segments = log.segments();
-        segments.retain(|segment| {
-            segment.first_offset() < self.to
-                && segment.end_offset().is_none_or(|end| end > self.floor)
-        });
-        segments
+    /// Whether anything in the segment may be concerned.
+    fn concerns(&self, segment: &Segment) -> bool {
+        segment.first_offset() < self.to && segment.end_offset().is_none_or(|end| end > self.floor)
     }
 
     /// Whether the segment goes on at or past `to`.
@@ -65,7 +61,7 @@ impl Departure {
     ///
     /// Of what is kept the messages are counted and their sizes are not.
     pub(super) fn parts_left(&self, log: &Log) -> Vec<(Offset, Option<How>)> {
-        let segments = self.segments(log).into_iter();
+        let segments = log.segments().into_iter().filter(|segment| self.concerns(segment));
         segments.map(|segment| (segment.first_offset(), self.part_left(log, &segment))).collect()
     }
 
@@ -81,10 +77,26 @@ impl Departure {
         Some(How::Acked(routed.less(kept)))
     }
 
-    /// How much is to be counted off in each segment; `None` where it can't be told.
-    pub(crate) fn count_off(&self, log: &Log) -> Vec<(SegmentId, Option<Amount>)> {
-        let segments = self.segments(log).into_iter();
-        segments.map(|segment| (segment.id(), self.left_in(log, &segment))).collect()
+    /// How much all of them together are to be counted off in each segment; `None` where it can't be
+    /// told.
+    ///
+    /// Segment by segment, so that each is mapped once, whatever the number of queues that went.
+    pub(crate) fn count_off(all: &[Self], log: &Log) -> Vec<(SegmentId, Option<Amount>)> {
+        let mut counted = Vec::new();
+        for segment in log.segments() {
+            let mut concerned = all.iter().filter(|one| one.concerns(&segment)).peekable();
+            if concerned.peek().is_none() {
+                continue;
+            }
+            // Kept mapped meanwhile. If it can't be read, each of them finds out.
+            let mapped = segment.is_sealed().then(|| log.reader(&segment));
+            let sum = concerned.try_fold(Amount::default(), |sum, one| {
+                one.left_in(log, &segment).map(|left| sum.plus(left))
+            });
+            counted.push((segment.id(), sum));
+            drop(mapped);
+        }
+        counted
     }
 
     fn left_in(&self, log: &Log, segment: &Arc<Segment>) -> Option<Amount> {

@@ -15,7 +15,7 @@ pub(crate) mod ack_set;
 mod capture;
 mod convert;
 pub(crate) mod count;
-mod departure;
+pub(crate) mod departure;
 pub(crate) mod live;
 pub(crate) mod queue_ledger;
 mod recount;
@@ -177,10 +177,9 @@ impl Ledger {
 
     /// Counts off all that waits for it, where nobody else has the ledger yet.
     pub(crate) fn settle(&mut self, log: &Log) {
-        for departure in self.take_departures() {
-            let counted = departure.count_off(log);
-            self.count_off(counted);
-        }
+        let departures = self.take_departures();
+        let counted = Departure::count_off(&departures, log);
+        self.count_off(counted);
     }
 
     /// Whether something waits to be counted off.

@@ -3,7 +3,7 @@ use std::time::Duration;
 use crate::{
     Change, Config, ConsumerOptions, Engine, ExchangeKind, Message,
     clock::ManualClock,
-    storage::{CrashMode, MemoryStorage},
+    storage::{Call, CrashMode, FaultStorage, MemoryStorage},
 };
 use std::sync::Arc;
 
@@ -208,4 +208,35 @@ fn a_dead_segment_between_live_ones_is_given_back() {
     let again = engine_on(&storage.crash_image(1, CrashMode::LoseUnsynced));
     recounted(&again);
     assert_eq!(depth(&again, "a").0, 4);
+}
+
+#[test]
+fn many_deleted_queues_are_counted_off_with_each_segment_mapped_once() {
+    const QUEUES: usize = 40;
+    let storage = Arc::new(FaultStorage::new(Arc::new(MemoryStorage::new())));
+    let config = Config {
+        stepped: true,
+        segment_bytes_max: 64 << 10,
+        mapped_segments_max: 1,
+        ..Config::default()
+    };
+    let clock = Arc::new(ManualClock::new());
+    let engine = Engine::open_on(Arc::clone(&storage) as _, clock, config).unwrap();
+    engine.declare_exchange("f", ExchangeKind::Fanout).unwrap();
+    let names: Vec<String> = (0..QUEUES).map(|number| format!("q{number}")).collect();
+    for name in &names {
+        engine.declare_queue(name).unwrap();
+        engine.bind(name, "f", "").unwrap();
+    }
+    (0..300).for_each(|_| publish(&engine, "f", "", &[1; 1000]));
+    settle(&engine);
+    let segments = engine.stats().segments;
+    assert!(segments > 4, "{segments}");
+    let before = storage.calls(Call::Map);
+    let deletes = names.iter().map(|name| Change::DeleteQueue { name });
+    engine.change(&deletes.collect::<Vec<_>>()).unwrap();
+    engine.checkpoint().unwrap();
+    let maps = storage.calls(Call::Map) - before;
+    assert!(maps <= 2 * segments, "{maps} maps of {segments} segments");
+    recounted(&engine);
 }
