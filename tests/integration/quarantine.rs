@@ -368,3 +368,64 @@ fn without_damage_nothing_is_quarantined() {
     assert_eq!(engine.queue("jobs").unwrap().messages, 300);
     sound(&engine);
 }
+
+/// Neither of the two that are kept lists a file that is not there any more.
+#[test]
+fn after_quarantine_either_checkpoint_opens_the_store() {
+    let machine = closed_store(300);
+    let gone = held(&machine, &segments(&machine)[1], 300);
+    machine.disk.remove_file(&segments(&machine)[1]).unwrap();
+    drop(machine.open_with(quarantine()));
+    let newest = names(&machine, is_checkpoint).pop().unwrap();
+    machine.disk.corrupt(&newest, 70, 1).unwrap();
+    let engine = machine.open_with(quarantine());
+    assert_eq!(engine.recovery().gaps.len(), 1, "{:?}", engine.recovery().gaps);
+    assert_eq!(engine.queue("jobs").unwrap().messages, 300 - gone.len() as u64);
+    sound(&engine);
+}
+
+/// A damaged message is one delivery like any other.
+#[test]
+fn a_damaged_message_is_held_rejected_requeued_and_acked_like_any_other() {
+    let machine = closed_store(100);
+    let name = &segments(&machine)[0];
+    let bytes = machine.disk.read_file(name).unwrap();
+    let at = position_of(&bytes, &pattern(1, BYTES)).unwrap() as u64;
+    machine.disk.corrupt(name, at + 9, 0x20).unwrap();
+    let engine = machine.open();
+    let consumer = consume(&engine, "jobs", 2);
+    let mut taken = ready(&consumer);
+    assert_eq!(taken.len(), 2, "it takes its place in the prefetch");
+    let damage = taken[1].damage().unwrap().clone();
+    assert_eq!((damage.offset.0, damage.path.file_name().unwrap()), (1, name.as_ref()));
+    assert!(damage.position <= at && at < damage.position + 100);
+    let text = damage.to_string();
+    assert!(text.contains(name) && text.contains(&damage.position.to_string()), "{text}");
+    // Requeued it comes back to its place, with a tag of its own.
+    let first = taken[1].tag();
+    taken.pop().unwrap().nack(true).unwrap();
+    let again = ready(&consumer).remove(0);
+    assert!(again.offset().0 == 1 && again.damage().is_some() && again.redelivered());
+    assert!(again.tag() > first);
+    again.nack(false).unwrap();
+    // What is behind it comes at once.
+    assert_eq!(ready(&consumer)[0].offset().0, 2);
+    drop(taken);
+    drop(consumer);
+    let consumer = consume(&engine, "jobs", 0);
+    let tags: Vec<_> = ready(&consumer).into_iter().map(|delivery| delivery.keep()).collect();
+    assert_eq!(tags.len(), 99, "all but the one that was rejected");
+    for tag in tags {
+        consumer.ack(tag).unwrap();
+    }
+    machine.clock.advance(Duration::from_secs(1));
+    settle(&engine);
+    assert_eq!(engine.queue("jobs").unwrap().messages, 0);
+    sound_but_for_damage(&engine);
+}
+
+#[track_caller]
+fn sound_but_for_damage(engine: &Engine) {
+    let problems = engine.check(&mut |_| {}).unwrap().problems;
+    assert!(problems.iter().all(|problem| !problem.text.contains("should hold")), "{problems:?}");
+}

@@ -3,13 +3,15 @@
 //! Queues read the log through views and know nothing of files. A view is cheap to clone and
 //! keeps what it shows alive.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use fanlog_segment_format::{Offset, RouteId, record::MessageRecord};
 
 use super::{batch::Batch, sealed::SealedReader};
 
-/// Where a message's bytes turned out to be damaged.
+/// Where a message's bytes turned out to be damaged: such a message is delivered in its place all the
+/// same, without payload, key, properties and headers. It is held by prefetch, acked, rejected and
+/// requeued like any other, and holds up nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
     /// The message.
@@ -18,6 +20,13 @@ pub struct Damage {
     pub path: PathBuf,
     /// The byte in that file at which its record starts.
     pub position: u64,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { offset, path, position } = self;
+        write!(f, "message {offset} is damaged: {} at byte {position}", path.display())
+    }
 }
 
 /// Messages of one route in a view.
