@@ -375,10 +375,12 @@ fn after_quarantine_either_checkpoint_opens_the_store() {
     let machine = closed_store(300);
     let gone = held(&machine, &segments(&machine)[1], 300);
     machine.disk.remove_file(&segments(&machine)[1]).unwrap();
-    drop(machine.open_with(quarantine()));
-    let newest = names(&machine, is_checkpoint).pop().unwrap();
-    machine.disk.corrupt(&newest, 70, 1).unwrap();
     let engine = machine.open_with(quarantine());
+    let crashed = machine.power_cut();
+    drop(engine);
+    let newest = names(&crashed, is_checkpoint).pop().unwrap();
+    crashed.disk.corrupt(&newest, 70, 1).unwrap();
+    let engine = crashed.open_with(quarantine());
     assert_eq!(engine.recovery().gaps.len(), 1, "{:?}", engine.recovery().gaps);
     assert_eq!(engine.queue("jobs").unwrap().messages, 300 - gone.len() as u64);
     sound(&engine);
