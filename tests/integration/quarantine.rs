@@ -415,7 +415,7 @@ fn a_damaged_message_is_held_rejected_requeued_and_acked_like_any_other() {
     drop(taken);
     drop(consumer);
     let consumer = consume(&engine, "jobs", 0);
-    let tags: Vec<_> = ready(&consumer).into_iter().map(|delivery| delivery.keep()).collect();
+    let tags: Vec<_> = ready(&consumer).into_iter().map(fanlog::Delivery::keep).collect();
     assert_eq!(tags.len(), 99, "all but the one that was rejected");
     for tag in tags {
         consumer.ack(tag).unwrap();

@@ -1,6 +1,6 @@
 //! Messages by number through an engine with threads on real files: some are acked, some held.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -64,7 +64,10 @@ pub(crate) struct Flow {
 /// The most that was seen of something, in bytes, while the stream went through.
 #[derive(Debug, Default)]
 pub(crate) struct Peaks {
+    /// Files.
     pub(crate) disk: AtomicU64,
+    /// Files that are removed and that readers hold.
+    pub(crate) held: AtomicU64,
     pub(crate) memory: AtomicU64,
     pub(crate) ack_state: AtomicU64,
 }
@@ -104,10 +107,13 @@ pub(crate) fn number_of(payload: &[u8], scratch: &mut Vec<u8>) -> u64 {
     number
 }
 
-/// Bytes that a directory takes, in blocks.
+/// Bytes that a directory takes, in blocks. A file that is renamed meanwhile counts once.
 pub(crate) fn disk_bytes(dir: &Path) -> u64 {
     let entries = fs::read_dir(dir).unwrap().filter_map(Result::ok);
-    entries.filter_map(|entry| entry.metadata().ok()).map(|found| found.blocks() * 512).sum()
+    let found = entries.filter_map(|entry| entry.metadata().ok());
+    let files: BTreeMap<u64, u64> =
+        found.map(|found| (found.ino(), found.blocks() * 512)).collect();
+    files.values().sum()
 }
 
 /// Memory of this process that belongs to no file.
@@ -258,7 +264,8 @@ impl Flow {
 impl Peaks {
     fn look(&self, engine: &Engine, dir: &Path, takers: &[Taker]) {
         let held = engine.stats().deleted_but_held_bytes;
-        self.disk.fetch_max(disk_bytes(dir) + held, Ordering::Relaxed);
+        self.held.fetch_max(held, Ordering::Relaxed);
+        self.disk.fetch_max(disk_bytes(dir), Ordering::Relaxed);
         self.memory.fetch_max(anonymous_bytes(), Ordering::Relaxed);
         let states = takers.iter().map(|taker| engine.queue(taker.queue).unwrap().heap_bytes);
         let most = states.max().unwrap_or(0) as u64;

@@ -7,4 +7,5 @@
 #![expect(clippy::print_stdout, reason = "what a large run found is to be seen")]
 
 mod flow;
+mod limited;
 mod stuck;
