@@ -8,6 +8,7 @@ use fanlog::{
     Pin, Pins, ReclaimReport, SegmentPins,
     storage::{RealStorage, Storage as _},
 };
+use fanlog_segment_format::FileName;
 use indicatif::{HumanBytes, HumanDuration, ProgressBar};
 use serde::Serialize;
 
@@ -90,11 +91,15 @@ impl Reclaim {
         Ok(Status::Fine)
     }
 
-    /// Bytes of the files in the directory.
+    /// Bytes of the files in the directory, but for those that are kept ready.
     fn store_bytes(&self) -> Result<u64, Failure> {
         let listed = RealStorage::open_read_only(&self.dir).and_then(|storage| storage.list());
         match listed {
-            Ok(entries) => Ok(entries.iter().map(|entry| entry.bytes).sum()),
+            Ok(entries) => {
+                let free = |name: &str| matches!(FileName::parse(name), Some(FileName::Free(_)));
+                let own = entries.iter().filter(|entry| !free(&entry.name));
+                Ok(own.map(|entry| entry.bytes).sum())
+            }
             // Opening says more.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
             Err(error) => Err(Failure::io(&self.dir.to_string_lossy(), &error)),
@@ -129,7 +134,7 @@ impl Outcome {
 impl Outcome {
     fn to_text(&self) -> String {
         format!(
-            "freed {}: {} segments rewritten, {} removed, {} kept to be used again; the store has {} now",
+            "freed {}: {} segments rewritten, {} removed, {} kept to be used again; log and checkpoints have {} now",
             HumanBytes(self.freed_bytes),
             self.segments_rewritten,
             self.segments_deleted,

@@ -23,9 +23,9 @@ const ROUNDS_MAX: u32 = 64;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReclaimReport {
-    /// Bytes of the store's files when it began.
+    /// Bytes of segments and checkpoints when it began; files that are kept ready are not counted.
     pub bytes_before: u64,
-    /// The same when it ended. Some files are kept to become segments again.
+    /// The same when it ended.
     pub bytes_after: u64,
     /// Segments whose files were removed.
     pub segments_deleted: u64,
@@ -76,12 +76,15 @@ fn step(core: &Core) -> Result<bool> {
     }
 }
 
-/// Bytes of the files that are the store's.
+/// Bytes of segments and checkpoints.
 fn store_bytes(core: &Core) -> Result<u64> {
     let entries = core
         .storage
         .list()
         .map_err(|source| Error::io(FileOp::List, core.storage.path(""), source))?;
-    let own = entries.iter().filter(|entry| FileName::parse(&entry.name).is_some());
+    let own = entries.iter().filter(|entry| {
+        let name = FileName::parse(&entry.name);
+        name.is_some_and(|name| !matches!(name, FileName::Free(_)))
+    });
     Ok(own.map(|entry| entry.bytes).sum())
 }
