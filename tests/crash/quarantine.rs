@@ -163,7 +163,7 @@ fn recovery_around_damage_may_be_cut_anywhere_and_repeated() {
         }
         let operations = cut_everywhere(&remains, &image)
             .map_err(|problem| format!("seed {seed}, {what}: {problem}"))?;
-        if operations < 10 {
+        if operations < 5 {
             return Err(format!("seed {seed}, {what}: only {operations} operations"));
         }
         Ok(())

@@ -87,7 +87,9 @@ impl Quarantine<'_> {
             let reason = self.problem_at(&bytes, candidate, at);
             let to = self.lost_to(end);
             holes.push(Hole { position: at, offsets: from..to, reason, controls: true });
-            let left = (bytes.len() as u64).saturating_sub(at);
+            // What was cut off counts as well.
+            let all = candidate.header.file_bytes.max(bytes.len() as u64);
+            let left = all.saturating_sub(at);
             self.lose(left, end, last);
         }
         if let Some((end, reason)) = torn {
