@@ -169,5 +169,6 @@ fn recovery_around_damage_may_be_cut_anywhere_and_repeated() {
         Ok(())
     });
     assert_none(&failures);
-    assert!(harmless.into_inner() < SEEDS * 2, "most kinds of damage are to be seen");
+    // At most those of the first segment, which may be off the list, and a few.
+    assert!(harmless.into_inner() < SEEDS * 3, "most kinds of damage are to be seen");
 }
