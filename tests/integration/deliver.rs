@@ -264,6 +264,22 @@ fn a_sleeping_consumer_wakes_for_a_binding_made_while_it_slept() {
 }
 
 #[test]
+fn a_message_that_overtakes_the_news_of_its_binding_wakes_the_consumer() {
+    let engine = threaded();
+    engine.declare_exchange("x", ExchangeKind::Direct).unwrap();
+    for number in 0..300 {
+        let queue = format!("jobs-{number}");
+        engine.declare_queue(&queue).unwrap();
+        let consumer = consume(&engine, &queue, 1);
+        assert!(consumer.try_recv().unwrap().is_none());
+        let waiting = start(move || consumer.recv().unwrap().payload().to_vec());
+        engine.bind(&queue, "x", &queue).unwrap();
+        engine.publisher().publish_confirmed(&Message::new("x", &queue, b"a")).unwrap();
+        assert_eq!(waiting.join(), b"a");
+    }
+}
+
+#[test]
 fn one_publish_wakes_a_sleeper_of_every_bound_queue() {
     let engine = threaded();
     engine.declare_exchange("results", ExchangeKind::Fanout).unwrap();

@@ -20,6 +20,8 @@ pub(crate) fn full_disk(when_full: WhenFull) -> (MemoryStorage, Engine, Ticket) 
     let engine = Engine::open_on(Arc::new(disk.clone()), clock, config).unwrap();
     engine.declare_queue("jobs").unwrap();
     until("segments are ready", || engine.stats().segments_ready > 0);
+    // Its route is defined and confirmed by then: the large message is taken only if it is alone.
+    publish(&engine, "jobs", b"before");
     disk.set_capacity(Some(0));
     let ticket = engine.publisher().publish(&Message::new("", "jobs", &vec![0; 4 << 20])).unwrap();
     ticket.wait_timeout(Duration::from_millis(300)).unwrap_err();

@@ -520,6 +520,9 @@ fn tell(core: &Core, news: News) {
         }
         for (group, queue) in effects.bound {
             core.waiting.joined(group, &queue);
+            // A batch behind this one may have been told of already, by another thread, which did
+            // not find the queue in the group: a consumer looks for itself.
+            queue.sleepers.wake_one();
         }
         for queue in effects.deleted {
             queue.set_gone();
