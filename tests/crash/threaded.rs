@@ -327,13 +327,19 @@ const IMAGES: [(CrashMode, u64); 4] = [
 
 #[test]
 fn power_fails_while_batches_are_in_flight_together() {
-    let uncut = run(2, None).unwrap();
-    assert_none(&uncut.problems);
+    // What the threads do depends on how they are scheduled: one of some runs does all of it.
+    let mut runs = (2..12).map(|number| run(number, None).unwrap());
+    let uncut = runs.find(|uncut| {
+        assert_none(&uncut.problems);
+        let tally = tally(&purposes(&uncut.disk.operations()));
+        let times = |purpose| tally.get(&purpose).copied().unwrap_or(0);
+        times(Purpose::SegmentHeader) > 3
+            && times(Purpose::FooterWrite) >= 3
+            && times(Purpose::CheckpointRename) > 3
+            && uncut.meeting.most() == 2
+    });
+    let uncut = uncut.expect("segments, footers, checkpoints, and two batches in flight");
     let operations = uncut.disk.operations();
-    let tally = tally(&purposes(&operations));
-    assert!(tally[&Purpose::SegmentHeader] > 3 && tally[&Purpose::FooterWrite] >= 3, "{tally:?}");
-    assert!(tally[&Purpose::CheckpointRename] > 3, "{tally:?}");
-    assert_eq!(uncut.meeting.most(), 2, "two batches in flight");
     let cuts = chosen("FANLOG_CUTS").unwrap_or(80);
     let length = operations.len() as u64;
     let together = std::sync::atomic::AtomicUsize::new(0);
