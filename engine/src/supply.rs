@@ -334,8 +334,12 @@ impl Supply {
         Ok(state.given_up)
     }
 
-    /// Removes a free file; returns its size.
+    /// Removes a prepared file; returns its size. The last one may bear the next segment's name: the
+    /// log does not take the last of the reserve, so that one too is for others.
     fn remove_one(&self, core: &Core, state: &mut State) -> Result<Option<u64>> {
+        if state.free.is_empty() {
+            self.give_name_back(core, state)?;
+        }
         let Some(free) = state.free.pop_back() else { return Ok(None) };
         let name = FileName::Free(free.number).to_string();
         if let Err(source) = core.storage.remove(&name) {
