@@ -44,7 +44,23 @@ impl<'a> Segment<'a> {
             (Some(header), Some(range)) => self.footer(header, range, dump)?,
             _ => None,
         };
-        self.batches(end, log_end, dump)
+        self.batches(end, log_end, dump)?;
+        self.missing(header.as_ref(), dump)
+    }
+
+    /// Bytes that the header speaks of and the file does not have.
+    fn missing(
+        &self,
+        header: Option<&SegmentHeader>,
+        dump: &mut Dump<'_>,
+    ) -> Result<(), Failure> {
+        let expected = header.map_or(0, |header| header.file_bytes);
+        let missing = expected.saturating_sub(self.file.bytes);
+        if missing == 0 {
+            return Ok(());
+        }
+        let text = format!("the file ends here, it should have {expected} bytes");
+        dump.damaged(&self.file, self.file.bytes, Some(missing), &text)
     }
 
     /// The header; `None` where there is nothing else to look for.

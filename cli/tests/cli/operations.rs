@@ -251,10 +251,15 @@ fn damage_is_named_and_what_lies_behind_it_is_shown() {
     let items = dumped(1);
     assert_eq!(of_kind(&items, "message").len(), messages.len());
     fs::write(path, &good).unwrap();
-    // A file cut short in the middle of a batch.
-    fs::write(path, &good[..position(&batches[5]) + 4096]).unwrap();
+    // A file cut short, between two batches and within the last one that it has.
+    let cut = position(&batches[5]);
+    fs::write(path, &good[..cut]).unwrap();
     let items = dumped(1);
-    assert_eq!(of_kind(&items, "batch").len(), 6);
+    assert_eq!(of_kind(&items, "batch").len(), 5);
+    assert_eq!(of_kind(&items, "damaged")[0]["position"], cut);
+    fs::write(path, &good[..cut - 512]).unwrap();
+    let items = dumped(if batches[4]["total_bytes"].as_u64() > Some(4096) { 2 } else { 1 });
+    assert_eq!(of_kind(&items, "damaged").last().unwrap()["position"], cut - 512);
     fs::write(path, &good).unwrap();
     // A checkpoint.
     flip(&files(&store, "ckpt")[0], 90);
