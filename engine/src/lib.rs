@@ -40,7 +40,10 @@ mod stats;
 pub mod storage;
 mod supply;
 
-pub use fanlog_segment_format::Offset;
+pub use fanlog_segment_format::{
+    Offset,
+    table::{Array, Table, TableRef, Value},
+};
 
 pub use crate::{
     ack::Ack,

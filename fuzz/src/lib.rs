@@ -1,6 +1,6 @@
 //! What the fuzz targets share. Each module is one target's work; the targets only hand it bytes.
 //!
-//! - [`segment`], [`checkpoint`], [`footer`]: any bytes, and any bytes behind a checksum that fits,
+//! - [`segment`], [`checkpoint`], [`footer`], [`table`]: any bytes, and any bytes behind a checksum that fits,
 //!   decode or give an error; nothing panics and nothing leaves the slice.
 //! - [`record`]: what is encoded decodes to the same.
 //! - [`recover`]: a store with damaged files opens or is refused, and never delivers a wrong byte.
@@ -12,6 +12,7 @@ pub mod ops;
 pub mod record;
 pub mod recover;
 pub mod segment;
+pub mod table;
 
 use std::{sync::Arc, time::Duration};
 

@@ -40,6 +40,10 @@ pub const PROPERTIES_BYTES_MAX: usize = 1 << 20;
 pub const HEADERS_BYTES_MAX: usize = 1 << 20;
 /// Largest encoded arguments of a queue, exchange or binding: 1 MiB.
 pub const ARGUMENTS_BYTES_MAX: usize = 1 << 20;
+/// Longest key of a table.
+pub const TABLE_KEY_BYTES_MAX: usize = 255;
+/// How deep tables and arrays nest in a table.
+pub const TABLE_DEPTH_MAX: usize = 16;
 /// Most binding groups of a route.
 pub const ROUTE_GROUPS_MAX: usize = 1 << 20;
 /// Largest record of any kind: 72 MiB.

@@ -17,6 +17,7 @@ mod list;
 mod message;
 mod number;
 pub mod record;
+pub mod table;
 mod varint;
 mod wire;
 
@@ -39,3 +40,4 @@ pub use ids::{
 pub use layout::*;
 pub use list::{CountList, U32List};
 pub use record::{DurabilityMode, MessageRecord, Record, RecordHead, seal_record, verify_record};
+pub use table::{Table, TableRef, Value};

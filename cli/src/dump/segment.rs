@@ -49,11 +49,7 @@ impl<'a> Segment<'a> {
     }
 
     /// Bytes that the header speaks of and the file does not have.
-    fn missing(
-        &self,
-        header: Option<&SegmentHeader>,
-        dump: &mut Dump<'_>,
-    ) -> Result<(), Failure> {
+    fn missing(&self, header: Option<&SegmentHeader>, dump: &mut Dump<'_>) -> Result<(), Failure> {
         let expected = header.map_or(0, |header| header.file_bytes);
         let missing = expected.saturating_sub(self.file.bytes);
         if missing == 0 {

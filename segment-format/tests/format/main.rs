@@ -10,3 +10,4 @@ mod random;
 mod round_trip;
 mod samples;
 mod strategies;
+mod table;
