@@ -1,12 +1,16 @@
 //! Putting a rewritten segment in the place of its sources.
+//!
+//! What a queue has left in a file does not depend on what else is in it: so parts are brought to
+//! that form first, a few queues at a time, and commits go on in between. The moment in which the
+//! new file takes the place of the old ones then reads no footer, however many queues there are.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use fanlog_segment_format::{Offset, SegmentId};
 
 use super::{
     Ledger, count,
-    queue_ledger::{Amount, How, Part},
+    queue_ledger::{Amount, How, QueueLedger},
 };
 use crate::{
     Result,
@@ -14,13 +18,58 @@ use crate::{
     queue::Queue,
 };
 
+/// The offsets of neighbours, given in order.
+fn range_of(segments: &[Arc<Segment>]) -> Range<Offset> {
+    let first = segments.first().map_or(Offset(0), |segment| segment.first_offset());
+    let end = segments.last().and_then(|segment| segment.end_offset());
+    first..end.unwrap_or(Offset(u64::MAX))
+}
+
+/// Whether a queue has parts in these offsets, or should have: where it has not begun, its messages
+/// all stay, and are counted when it begins.
+fn is_within(state: &QueueLedger, range: &Range<Offset>) -> bool {
+    let begun = state.parts.iter().any(|part| range.contains(&part.first));
+    state.floor() < range.end && (begun || state.floor() > range.start)
+}
+
 impl Ledger {
+    /// Has the parts of these queues in `sources` say what is left.
+    ///
+    /// The caller keeps checkpoints from being put together meanwhile, and gives the ledger back
+    /// before the next few: acks go on.
+    ///
+    /// # Errors
+    ///
+    /// A footer could not be read. What was done by then is right all the same.
+    #[expect(clippy::unused_self, reason = "whoever has the ledger keeps acks from being applied")]
+    pub(crate) fn convert(
+        &self,
+        log: &Log,
+        sources: &[Arc<Segment>],
+        queues: &[Arc<Queue>],
+    ) -> Result<()> {
+        let range = range_of(sources);
+        for queue in queues {
+            if !is_within(&queue.ledger(), &range) {
+                continue;
+            }
+            for source in sources {
+                let left = left_of(queue, log, source)?;
+                let mut state = queue.ledger();
+                if source.end_offset().is_some_and(|end| state.floor() < end) {
+                    state.set_part(source.first_offset(), How::Left(left));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Counts segment `id` in the place of `sources`, which it replaces.
     ///
     /// `sources` are sealed neighbours, in order, and still in the log; the new segment starts where
-    /// the first of them does. Parts of queues there become what is left, which does not depend on
-    /// what the file holds. Returns false, having changed nothing, while departures wait to be
-    /// counted off: those need the old files.
+    /// the first of them does. `queues` are all that [`queues_in`](Self::queues_in) found there, and
+    /// were [converted](Self::convert) but for what began since. Returns false, having changed
+    /// nothing, while departures wait to be counted off: those need the old files.
     ///
     /// # Errors
     ///
@@ -29,38 +78,33 @@ impl Ledger {
         &mut self,
         log: &Log,
         sources: &[Arc<Segment>],
+        queues: &[Arc<Queue>],
         id: SegmentId,
     ) -> Result<bool> {
-        let (Some(first), Some(last)) = (sources.first(), sources.last()) else { return Ok(true) };
         if self.has_departures() {
             return Ok(false);
         }
-        let (first, end) = (first.first_offset(), last.end_offset().unwrap_or(Offset(u64::MAX)));
+        let range = range_of(sources);
         let mut parts = Vec::new();
-        for queue in self.queues_in(log, sources)? {
-            let state = queue.ledger();
-            let begun = state.parts.iter().any(|part| first <= part.first && part.first < end);
-            // Where it is not begun, its messages there all stay, and are counted when it begins.
-            let counted = state.floor() < end && (begun || state.floor() > first);
-            drop(state);
-            if counted {
-                let left = left_of(&queue, log, sources)?;
+        for queue in queues {
+            if is_within(&queue.ledger(), &range) {
+                let mut left = Amount::default();
+                for source in sources {
+                    left = left.plus(left_of(queue, log, source)?);
+                }
                 parts.push((queue, left));
             }
         }
         for (queue, left) in parts {
             let mut state = queue.ledger();
-            state.parts.retain(|part| part.first < first || end <= part.first);
-            let at = state.parts.partition_point(|part| part.first < first);
-            state.parts.insert(at, Part { first, how: How::Left(left) });
+            state.parts.retain(|part| !range.contains(&part.first));
+            state.set_part(range.start, How::Left(left));
         }
         let ids: Vec<SegmentId> = sources.iter().map(|segment| segment.id()).collect();
-        self.live.merge(&ids, id, first);
+        self.live.merge(&ids, id, range.start);
         Ok(true)
     }
-}
 
-impl Ledger {
     /// The queues that messages of these segments went to, each once.
     pub(crate) fn queues_in(
         &self,
@@ -79,27 +123,23 @@ impl Ledger {
     }
 }
 
-/// What the queue has left in these segments.
-fn left_of(queue: &Queue, log: &Log, segments: &[Arc<Segment>]) -> Result<Amount> {
-    let mut sum = Amount::default();
-    for segment in segments {
-        let (part, members, floor) = {
-            let state = queue.ledger();
-            (state.part(segment.first_offset()), state.members.clone(), state.floor())
-        };
-        let left = match part {
-            Some(How::Left(left)) => left,
-            Some(How::Acked(acked)) => {
-                count::routed(log, segment, &members, Offset(u64::MAX))?.less(acked)
-            }
-            None if segment.end_offset().is_some_and(|end| end <= floor) => Amount::default(),
-            None => {
-                let state = queue.ledger();
-                let unacked = |offset| !state.acks.contains(offset);
-                count::routed_if(log, segment, &members, unacked)?
-            }
-        };
-        sum = sum.plus(left);
+/// What the queue has left in this segment.
+fn left_of(queue: &Queue, log: &Log, segment: &Arc<Segment>) -> Result<Amount> {
+    let state = queue.ledger();
+    let part = state.part(segment.first_offset());
+    if let Some(How::Left(left)) = part {
+        return Ok(left);
     }
-    Ok(sum)
+    let members = state.members.clone();
+    match part {
+        Some(How::Acked(acked)) => {
+            drop(state);
+            Ok(count::routed(log, segment, &members, Offset(u64::MAX))?.less(acked))
+        }
+        _ if segment.end_offset().is_some_and(|end| end <= state.floor()) => Ok(Amount::default()),
+        _ => {
+            let unacked = |offset| !state.acks.contains(offset);
+            count::routed_if(log, segment, &members, unacked)
+        }
+    }
 }

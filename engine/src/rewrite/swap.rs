@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use crate::{Result, core::Core, log::segment::Segment};
 
+/// Queues that are looked at while the ledger is held once: commits wait for it.
+const QUEUES_AT_ONCE: usize = 64;
+
 /// Lists and counts `segment` in the place of `sources`, which are retired. Says whether it did:
 /// not if one of them was retired before, or queues that left just now must be counted off there.
 ///
@@ -14,8 +17,18 @@ pub(super) fn swap(core: &Core, sources: &[Arc<Segment>], segment: &Arc<Segment>
     // No checkpoint is written meanwhile: one lists either the sources or what replaces them.
     let paused = core.keeper.checkpoints.pause();
     let settled = core.keeper.settle(core);
+    if !core.log.has_neighbours(sources) {
+        return Ok(false);
+    }
+    // Queues that are bound from here on have no message there.
+    let queues = core.ledger().queues_in(&core.log, sources)?;
+    for some in queues.chunks(QUEUES_AT_ONCE) {
+        core.ledger().convert(&core.log, sources, some)?;
+    }
     let mut ledger = core.ledger();
-    if !core.log.has_neighbours(sources) || !ledger.rewritten(&core.log, sources, segment.id())? {
+    if !core.log.has_neighbours(sources)
+        || !ledger.rewritten(&core.log, sources, &queues, segment.id())?
+    {
         return Ok(false);
     }
     let replaced = core.log.replace_segments(sources, segment);
