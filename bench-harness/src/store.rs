@@ -37,7 +37,7 @@ pub(crate) fn declare_queues(engine: &Engine, count: usize) -> anyhow::Result<()
         .iter()
         .flat_map(|name| {
             let bind = Change::Bind { queue: name, exchange: EXCHANGE, routing_key: "" };
-            [Change::DeclareQueue { name }, bind]
+            [Change::declare_queue(name), bind]
         })
         .collect();
     Ok(engine.change(&changes)?)

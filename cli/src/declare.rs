@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use fanlog::{Change, Engine, ExchangeKind};
+use fanlog::{Change, Engine, ExchangeKind, QueueOptions};
 use serde::Serialize;
 
 use crate::{
     failure::{Failure, Status},
     output::{Output, exchange_name, one_line},
     store::{self, IfMissing, Settings},
+    table::Argument,
 };
 
 /// Declare an exchange, queues or bindings; make the store if it is not there.
@@ -34,6 +35,7 @@ Every queue can be reached by its own name through the default exchange, without
 
 Examples:
   fanlog declare orders queue billing shipping
+  fanlog declare orders queue quick --argument x-max-length=1000 --argument x-message-ttl=60000
   fanlog declare orders exchange placed --kind fanout
   fanlog declare orders bind billing placed
   fanlog declare orders exchange by-country --kind direct
@@ -54,6 +56,13 @@ enum What {
         /// Names of the queues
         #[arg(required = true)]
         names: Vec<String>,
+        /// Argument of the queues, under `RabbitMQ`'s name, such as x-message-ttl=60000; may be given
+        /// several times
+        #[arg(long, value_name = "KEY=VALUE", value_parser = Argument::parse)]
+        argument: Vec<Argument>,
+        /// Delete them when their last consumer goes
+        #[arg(long)]
+        auto_delete: bool,
     },
     /// Bind a queue to an exchange
     Bind {
@@ -95,12 +104,14 @@ impl Declare {
     }
 
     fn change(&self, engine: &Engine) -> Result<(), Failure> {
+        let options = self.what.options()?;
         let changes: Vec<Change<'_>> = match &self.what {
             What::Exchange { name, kind } => {
                 vec![Change::DeclareExchange { name, kind: (*kind).into() }]
             }
-            What::Queue { names } => {
-                names.iter().map(|name| Change::DeclareQueue { name }).collect()
+            What::Queue { names, .. } => {
+                let declare = |name| Change::DeclareQueue { name, options: &options };
+                names.iter().map(|name| declare(name)).collect()
             }
             What::Bind { queue, exchange, key } => {
                 let bind = |routing_key| Change::Bind { queue, exchange, routing_key };
@@ -122,10 +133,18 @@ impl Declare {
 }
 
 impl What {
+    fn options(&self) -> Result<QueueOptions, Failure> {
+        let Self::Queue { argument, auto_delete, .. } = self else {
+            return Ok(QueueOptions::default());
+        };
+        let options = QueueOptions::from_arguments(&Argument::table(argument))?;
+        Ok(QueueOptions { auto_delete: *auto_delete, ..options })
+    }
+
     fn print(&self, output: &mut Output) -> Result<(), Failure> {
         match self {
             Self::Exchange { name, .. } => output.line(&format!("exchange {}", one_line(name))),
-            Self::Queue { names } => {
+            Self::Queue { names, .. } => {
                 names.iter().try_for_each(|name| output.line(&format!("queue {}", one_line(name))))
             }
             Self::Bind { queue, exchange, key } => key.iter().try_for_each(|key| {
@@ -150,7 +169,7 @@ impl<'a> From<&'a What> for Json<'a> {
     fn from(what: &'a What) -> Self {
         match what {
             What::Exchange { name, kind } => Self::Exchange { name, kind: *kind },
-            What::Queue { names } => Self::Queues { names },
+            What::Queue { names, .. } => Self::Queues { names },
             What::Bind { queue, exchange, key } => Self::Binding { queue, exchange, keys: key },
         }
     }

@@ -12,6 +12,7 @@ use crate::{
     failure::{Failure, Status},
     output::{Output, exchange_name, one_line},
     store,
+    table::options_to_json,
 };
 
 /// Show exchanges, queues, depths, bindings, segments, and live and dead bytes.
@@ -137,6 +138,8 @@ struct Queue {
     ready: u64,
     unacked: u64,
     ack_floor: u64,
+    /// What is not as by default.
+    options: serde_json::Map<String, serde_json::Value>,
 }
 
 #[derive(Serialize)]
@@ -183,6 +186,7 @@ fn queues(topology: &TopologyView) -> Vec<Queue> {
         ready: queue.ready,
         unacked: queue.unacked,
         ack_floor: queue.ack_floor.0,
+        options: options_to_json(&queue.options),
     };
     topology.queues.iter().map(row).collect()
 }
@@ -264,9 +268,10 @@ impl Store {
                 number(queue.ready),
                 number(queue.unacked),
                 number(queue.ack_floor),
+                text(&one_line(&options(queue))),
             ]
         };
-        let header = ["queue", "messages", "size", "ready", "unacked", "acked below"];
+        let header = ["queue", "messages", "size", "ready", "unacked", "acked below", "options"];
         table(&header, self.queues.iter().map(row))
     }
 
@@ -286,6 +291,16 @@ impl Store {
         let header = ["segment", "gen", "state", "offsets", "file", "payload", "live", "dead"];
         table(&header, self.segments.iter().map(row))
     }
+}
+
+/// Options as `name=value`; those that are only set or not by their names.
+fn options(queue: &Queue) -> String {
+    let shown = queue.options.iter().map(|(name, value)| match value {
+        serde_json::Value::Bool(true) => name.clone(),
+        serde_json::Value::String(text) => format!("{name}={text}"),
+        other => format!("{name}={other}"),
+    });
+    shown.collect::<Vec<_>>().join(" ")
 }
 
 /// The rows under `header`, or nothing where there are none.

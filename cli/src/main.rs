@@ -24,6 +24,7 @@ mod purge;
 mod reclaim;
 mod signals;
 mod store;
+mod table;
 mod torture;
 mod verify;
 

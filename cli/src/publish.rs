@@ -120,7 +120,7 @@ impl Publish {
             }
         }
         for queue in &self.declare {
-            changes.push(Change::DeclareQueue { name: queue });
+            changes.push(Change::declare_queue(queue));
             if bound {
                 let (exchange, routing_key) = (&self.exchange, &self.key);
                 changes.push(Change::Bind { queue, exchange, routing_key });

@@ -11,8 +11,8 @@ use std::{
 use fanlog_segment_format::{file_name::FileName, layout::NAME_BYTES_MAX};
 
 use crate::{
-    BackupFiles, BackupProgress, BackupReport, Config, Error, RecoveryReport, Result, Stats,
-    backup,
+    BackupFiles, BackupProgress, BackupReport, Config, Error, QueueOptions, RecoveryReport, Result,
+    Stats, backup,
     browse::Browser,
     check::{self, Progress, Report},
     clock::{Clock, SystemClock},
@@ -186,13 +186,25 @@ impl Engine {
         self.change(&[Change::DeleteExchange { name }])
     }
 
-    /// Declares a durable queue. On return it is durable. No change if it exists.
+    /// Declares a durable queue without limits. On return it is durable. No change if it exists
+    /// alike.
     ///
     /// # Errors
     ///
-    /// [`Error::Name`].
+    /// As [`declare_queue_with`](Self::declare_queue_with).
     pub fn declare_queue(&self, name: &str) -> Result<()> {
-        self.change(&[Change::DeclareQueue { name }])
+        self.change(&[Change::declare_queue(name)])
+    }
+
+    /// Declares a queue. On return its declaration is durable. No change if it exists with equal
+    /// options.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mismatch`] if it exists with other options: which, and both values; [`Error::Argument`]
+    /// for options that can't be; [`Error::Name`]. Nothing was changed then.
+    pub fn declare_queue_with(&self, name: &str, options: &QueueOptions) -> Result<()> {
+        self.change(&[Change::DeclareQueue { name, options }])
     }
 
     /// Deletes a queue with all its messages. Its consumers get [`Error::NotFound`].

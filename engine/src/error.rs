@@ -156,6 +156,16 @@ pub enum Error {
         /// The delivery tag.
         tag: u64,
     },
+    /// An argument of a declaration has the wrong type or is outside its range. Nothing was changed.
+    #[error("argument {argument} is {found}, allowed is {allowed}")]
+    Argument {
+        /// Its name, as it is stored.
+        argument: String,
+        /// Its value.
+        found: String,
+        /// What it may be.
+        allowed: String,
+    },
     /// It was declared before, with another argument.
     #[error("{what} {name:?} exists with {argument} = {existing}, asked for was {asked}")]
     Mismatch {
@@ -164,7 +174,7 @@ pub enum Error {
         /// Its name.
         name: String,
         /// The argument that differs.
-        argument: &'static str,
+        argument: String,
         /// The value it has.
         existing: String,
         /// The value asked for.
@@ -299,7 +309,10 @@ impl Error {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Name { .. } | Self::Setting { .. } | Self::Refused { .. } => ErrorKind::Usage,
+            Self::Name { .. }
+            | Self::Setting { .. }
+            | Self::Argument { .. }
+            | Self::Refused { .. } => ErrorKind::Usage,
             Self::NotFound { .. }
             | Self::UnknownTag { .. }
             | Self::NoStore { .. }

@@ -8,7 +8,7 @@ use std::{
 use fanlog_segment_format::Offset;
 
 use crate::{
-    Error, Result, Stats,
+    Error, QueueOptions, Result, Stats,
     core::Core,
     deliver::Dispatch,
     keeper,
@@ -45,6 +45,8 @@ pub struct ExchangeView {
 pub struct QueueView {
     /// Its name.
     pub name: String,
+    /// What it was declared with.
+    pub options: QueueOptions,
     /// Messages in it, ready and unacked; an ack counts once it is written.
     pub messages: u64,
     /// Their payload bytes.
@@ -118,6 +120,7 @@ pub(crate) fn queue_view(core: &Core, queue: &Queue) -> QueueView {
     let state = queue.ledger();
     QueueView {
         name: queue.name.to_string(),
+        options: queue.options().clone(),
         messages: depth.messages,
         bytes: depth.bytes,
         ready: depth.messages.saturating_sub(unacked + unwritten.messages),

@@ -31,6 +31,7 @@ mod on_demand;
 mod pins;
 mod publish;
 mod queue;
+mod queue_options;
 mod reclaim;
 mod reclaim_now;
 mod recovery;
@@ -61,6 +62,7 @@ pub use crate::{
     message::Message,
     pins::{Pin, Pins, SegmentPins},
     publish::{Confirm, Publisher, Ticket},
+    queue_options::{Overflow, QueueOptions},
     reclaim_now::ReclaimReport,
     recovery::{Cut, Gap, RecoveryReport},
     route::{Change, ExchangeKind},

@@ -9,10 +9,11 @@ use std::sync::{
 };
 
 use fanlog_segment_format::{
-    GroupId, Offset, QueueId, ack::AckBytes, checkpoint::QueueEntry, control::Control,
+    DecodeError, GroupId, Offset, QueueId, ack::AckBytes, checkpoint::QueueEntry, control::Control,
 };
 
 use crate::{
+    QueueOptions,
     ack::DirtyQueues,
     deliver::{Claim, Dispatch, Sleepers},
     ledger::{
@@ -63,6 +64,8 @@ pub(crate) struct Queue {
     /// Its group in the default exchange.
     pub(crate) group: GroupId,
     pub(crate) name: Arc<str>,
+    /// What it was declared with; `None` if that is plain.
+    options: Option<Box<QueueOptions>>,
     ledger: Mutex<QueueLedger>,
     dirty: Mutex<Dirty>,
     /// Copy of the ledger's mark, for delivery.
@@ -76,29 +79,20 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    pub(crate) fn new(id: QueueId, group: GroupId, name: &str, ledger: QueueLedger) -> Self {
-        // Nothing before its first offset is ever handed out: closing need not say so.
-        let mark = ledger.mark;
-        Self::with_mark(id, group, name, ledger, mark)
-    }
-
-    /// A queue as a checkpoint describes it.
-    pub(crate) fn from_entry(entry: &QueueEntry, ledger: QueueLedger) -> Self {
-        let mark = ledger.mark;
-        Self::with_mark(entry.id, entry.group, &entry.name, ledger, mark)
-    }
-
-    fn with_mark(
+    pub(crate) fn new(
         id: QueueId,
         group: GroupId,
         name: &str,
+        options: Option<Box<QueueOptions>>,
         ledger: QueueLedger,
-        recovered_mark: Offset,
     ) -> Self {
+        // Nothing before its first offset is ever handed out: closing need not say so.
+        let recovered_mark = ledger.mark;
         Self {
             id,
             group,
             name: name.into(),
+            options,
             mark: AtomicU64::new(ledger.mark.0),
             dirty: Mutex::new(Dirty { settled: ledger.acked, ..Dirty::default() }),
             ledger: Mutex::new(ledger),
@@ -107,6 +101,21 @@ impl Queue {
             sleepers: Sleepers::default(),
             gone: AtomicBool::new(false),
         }
+    }
+
+    /// A queue as a checkpoint describes it.
+    ///
+    /// # Errors
+    ///
+    /// If its options do not decode.
+    pub(crate) fn from_entry(entry: &QueueEntry, ledger: QueueLedger) -> Result<Self, DecodeError> {
+        let options = QueueOptions::stored(entry.flags, &entry.arguments)?;
+        Ok(Self::new(entry.id, entry.group, &entry.name, options, ledger))
+    }
+
+    /// What it was declared with.
+    pub(crate) fn options(&self) -> &QueueOptions {
+        self.options.as_deref().unwrap_or(QueueOptions::plain())
     }
 
     /// The durable state. Held for moments only.

@@ -64,7 +64,7 @@ fn a_change_over_the_limit_is_refused_and_changes_nothing() {
     let machine = Machine::new();
     let engine = machine.open_with(Config { transaction_bytes_max: 10_000, ..stepped() });
     let names: Vec<String> = (0..200).map(|number| format!("q{number}")).collect();
-    let changes: Vec<Change<'_>> = names.iter().map(|name| Change::DeclareQueue { name }).collect();
+    let changes: Vec<Change<'_>> = names.iter().map(|name| Change::declare_queue(name)).collect();
     let before = machine.disk.operation_count();
     assert_eq!(engine.change(&changes).unwrap_err().kind(), ErrorKind::TooLarge);
     assert_eq!(machine.disk.operation_count(), before);

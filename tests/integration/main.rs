@@ -22,6 +22,7 @@ mod pins;
 mod publish;
 mod purge;
 mod quarantine;
+mod queue_options;
 mod read_only;
 mod reclaim;
 mod redelivery;

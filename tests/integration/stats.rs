@@ -20,7 +20,7 @@ fn fanout(queues: usize) -> (Machine, Engine) {
     let names: Vec<String> = (0..queues).map(|number| format!("q{number:04}")).collect();
     let mut changes = Vec::new();
     for name in &names {
-        changes.push(Change::DeclareQueue { name });
+        changes.push(Change::declare_queue(name));
         changes.push(Change::Bind { queue: name, exchange: "results", routing_key: "" });
     }
     engine.change(&changes).unwrap();

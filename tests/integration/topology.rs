@@ -115,7 +115,7 @@ fn declaring_another_kind_is_a_mismatch_that_names_argument_and_values() {
     let error = engine.declare_exchange("results", ExchangeKind::Direct).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Mismatch);
     let Error::Mismatch { what, name, argument, existing, asked } = error else { panic!() };
-    assert_eq!((what, &*name, argument), ("exchange", "results", "kind"));
+    assert_eq!((what, &*name, &*argument), ("exchange", "results", "kind"));
     assert_eq!((&*existing, &*asked), ("fanout", "direct"));
     assert_eq!((described(&engine.topology()), machine.disk.operation_count()), before);
 }
@@ -200,14 +200,14 @@ fn a_change_with_one_bad_step_changes_and_writes_nothing() {
     let (machine, engine) = machine_with_fanout(&["query"]);
     let before = (described(&engine.topology()), machine.disk.operation_count());
     let good = [
-        Change::DeclareQueue { name: "new" },
+        Change::declare_queue("new"),
         Change::Bind { queue: "new", exchange: "results", routing_key: "" },
         Change::Unbind { queue: "query", exchange: "results", routing_key: "" },
         Change::DeleteQueue { name: "query" },
         Change::DeclareExchange { name: "other", kind: ExchangeKind::Direct },
     ];
     for bad in [
-        Change::DeclareQueue { name: "" },
+        Change::declare_queue(""),
         Change::DeclareExchange { name: "results", kind: ExchangeKind::Direct },
         Change::DeclareExchange { name: "other", kind: ExchangeKind::Fanout },
         Change::DeleteQueue { name: "query" },
@@ -235,8 +235,8 @@ fn later_changes_of_one_call_see_the_earlier_ones() {
     engine
         .change(&[
             Change::DeclareExchange { name: "x", kind: ExchangeKind::Direct },
-            Change::DeclareQueue { name: "gone" },
-            Change::DeclareQueue { name: "q" },
+            Change::declare_queue("gone"),
+            Change::declare_queue("q"),
             bind,
             bind,
             Change::DeleteQueue { name: "gone" },
@@ -392,7 +392,7 @@ fn a_thousand_declares_and_binds_in_one_change_are_one_commit_and_one_sync() {
     let names: Vec<String> = (0..1000).map(|number| format!("q{number:04}")).collect();
     let mut changes = Vec::new();
     for name in &names {
-        changes.push(Change::DeclareQueue { name });
+        changes.push(Change::declare_queue(name));
         changes.push(Change::Bind { queue: name, exchange: "results", routing_key: "" });
     }
     let before = engine.stats();
@@ -413,7 +413,7 @@ fn the_ten_thousandth_declare_and_bind_write_what_the_first_did() {
         let names: Vec<String> = (0..500).map(|n| format!("q{:05}", round * 500 + n)).collect();
         let mut changes = Vec::new();
         for name in &names {
-            changes.push(Change::DeclareQueue { name });
+            changes.push(Change::declare_queue(name));
             changes.push(Change::Bind { queue: name, exchange: "results", routing_key: "" });
         }
         let before = engine.stats().log_bytes_written;

@@ -119,7 +119,7 @@ fn work(dir: &str, messages: u64) -> Outcome {
     for names in names.chunks(1_000) {
         let changes = names.iter().flat_map(|name| {
             let bind = Change::Bind { queue: name, exchange: "all", routing_key: "" };
-            [Change::DeclareQueue { name }, bind]
+            [Change::declare_queue(name), bind]
         });
         engine.change(&changes.collect::<Vec<_>>())?;
     }

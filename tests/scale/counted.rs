@@ -84,7 +84,7 @@ pub(crate) fn declare_and_bind(engine: &Engine, numbers: impl Iterator<Item = us
     let names: Vec<String> = numbers.map(name).collect();
     let changes = names.iter().flat_map(|name| {
         let bind = Change::Bind { queue: name, exchange: EXCHANGE, routing_key: "" };
-        [Change::DeclareQueue { name }, bind]
+        [Change::declare_queue(name), bind]
     });
     engine.change(&changes.collect::<Vec<_>>()).unwrap();
 }

@@ -176,7 +176,7 @@ fn declare_in_commits(engine: &Engine, queues: usize) -> anyhow::Result<()> {
     for names in names.chunks(CHUNK) {
         let changes = names.iter().flat_map(|name| {
             let bind = Change::Bind { queue: name, exchange: EXCHANGE, routing_key: "" };
-            [Change::DeclareQueue { name }, bind]
+            [Change::declare_queue(name), bind]
         });
         engine.change(&changes.collect::<Vec<_>>())?;
     }

@@ -2,10 +2,12 @@
 
 use fanlog_segment_format::{
     AckBytes, AckItem, Control, DurabilityMode, MessageRecord, PAGE_OFFSETS, Record,
+    table::TableRef,
 };
 use serde_json::{Value, json};
 
 use super::item::Item;
+use crate::table::to_json;
 
 /// A record at `position` of its file.
 pub(super) fn item_of(record: &Record<'_>, position: u64, whole: bool) -> Item {
@@ -143,7 +145,10 @@ pub(super) fn with_arguments(item: Item, arguments: &[u8], whole: bool) -> Item 
     if arguments.is_empty() {
         return item;
     }
-    item.with_bytes("arguments", "arguments_hex", arguments, whole)
+    match TableRef::new(arguments) {
+        Ok(table) => item.with("arguments", to_json(table)),
+        Err(_) => item.with_bytes("arguments", "arguments_hex", arguments, whole),
+    }
 }
 
 /// With the ranges of an ack set; what does not decode is named behind those before it.

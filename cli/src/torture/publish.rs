@@ -137,7 +137,7 @@ impl<'a> Run<'a> {
     fn declare_all(&self) {
         let lanes = self.lanes.iter();
         let changes: Vec<Change<'_>> =
-            lanes.map(|lane| Change::DeclareQueue { name: &lane.queue }).collect();
+            lanes.map(|lane| Change::declare_queue(&lane.queue)).collect();
         if self.engine.change(&changes).is_ok() {
             for lane in &self.lanes {
                 lane.declared.store(true, Ordering::Relaxed);

@@ -50,6 +50,24 @@ fn a_direct_exchange_compares_the_routing_key() {
 }
 
 #[test]
+fn options_of_a_queue_are_declared_compared_and_shown() {
+    let store = Store::new();
+    let declare =
+        "declare DIR queue quick --argument x-max-length=1000 --argument x-overflow=drop-head";
+    store.fine(&format!("{declare} --auto-delete --argument mine=yes"));
+    let options = &store.json("info DIR --json")[0]["queues"][0]["options"];
+    assert_eq!(options.to_string(), r#"{"auto-delete":true,"mine":"yes","x-max-length":1000}"#);
+    assert!(store.fine("info DIR").contains("auto-delete mine=yes x-max-length=1000"));
+    assert!(store.fine("dump DIR").contains(r#"arguments={"mine":"yes","x-max-length":1000}"#));
+    let ended = store.run("declare DIR queue quick");
+    ended.is_error(2, "mismatch");
+    assert!(ended.stderr.contains("exists with auto-delete = true, asked for was false"));
+    let ended = store.run("declare DIR queue other --argument x-expires=0");
+    ended.is_error(2, "usage");
+    assert!(ended.stderr.contains("argument x-expires is 0"));
+}
+
+#[test]
 fn publish_can_declare_what_it_needs_and_again() {
     let store = Store::new();
     let publish = "publish DIR --exchange placed --declare billing,shipping";

@@ -230,9 +230,9 @@ fn queue_entry(queue: &Queue, state: &QueueLedger, applied: BatchNumber) -> Queu
     QueueEntry {
         id: queue.id,
         group: queue.group,
-        flags: 1,
+        flags: queue.options().flags(),
         name: queue.name.to_string(),
-        arguments: Vec::new(),
+        arguments: queue.options().to_arguments().as_bytes().to_vec(),
         applied,
         floor: state.floor(),
         acks,

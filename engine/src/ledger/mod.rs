@@ -42,6 +42,7 @@ use self::{
     queue_ledger::{Amount, Part, QueueLedger},
 };
 use crate::{
+    QueueOptions,
     log::{Log, index::BatchIndex},
     queue::Queue,
 };
@@ -121,7 +122,7 @@ impl Ledger {
             }
         }
         for entry in &checkpoint.queues {
-            let queue = Queue::from_entry(entry, queue_of(entry)?);
+            let queue = Queue::from_entry(entry, queue_of(entry)?)?;
             ledger.owners.insert(entry.group, entry.id);
             for member in entry.members.iter().filter(|member| member.group != entry.group) {
                 ledger.holders.entry(member.group).or_default().insert(entry.id);
@@ -275,7 +276,8 @@ impl Ledger {
                     group.entry.as_ref().is_none_or(|entry| entry.exchange != exchange)
                 });
             }
-            Control::QueueDeclare { queue: id, group, from, name, .. } => {
+            Control::QueueDeclare { queue: id, group, flags, from, name, arguments } => {
+                let options = QueueOptions::stored(flags, arguments)?;
                 self.next.queue = self.next.queue.max(id.0 + 1);
                 self.next.group = self.next.group.max(group.0 + 1);
                 let state = QueueLedger::new(number, from, group);
@@ -283,7 +285,7 @@ impl Ledger {
                 for route in self.routes_through(group) {
                     self.gains(route, 1);
                 }
-                self.queues.insert(id, Arc::new(Queue::new(id, group, name, state)));
+                self.queues.insert(id, Arc::new(Queue::new(id, group, name, options, state)));
             }
             Control::QueueDelete { queue } => {
                 self.queue_changes(queue);

@@ -26,8 +26,8 @@ fn topology(engine: &Engine) {
         .change(&[
             Change::DeclareExchange { name: "f", kind: ExchangeKind::Fanout },
             Change::DeclareExchange { name: "d", kind: ExchangeKind::Direct },
-            Change::DeclareQueue { name: "early" },
-            Change::DeclareQueue { name: "late" },
+            Change::declare_queue("early"),
+            Change::declare_queue("late"),
             Change::Bind { queue: "early", exchange: "f", routing_key: "" },
         ])
         .unwrap();
@@ -117,8 +117,8 @@ fn two_queues(storage: &MemoryStorage) -> Engine {
     engine
         .change(&[
             Change::DeclareExchange { name: "f", kind: ExchangeKind::Fanout },
-            Change::DeclareQueue { name: "a" },
-            Change::DeclareQueue { name: "b" },
+            Change::declare_queue("a"),
+            Change::declare_queue("b"),
             Change::Bind { queue: "a", exchange: "f", routing_key: "" },
             Change::Bind { queue: "b", exchange: "f", routing_key: "" },
         ])

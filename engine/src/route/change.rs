@@ -15,9 +15,9 @@ use fanlog_segment_format::{
 use super::{
     Exchange, ExchangeKind, Group, NamedQueue, Tables, not_found, rehearsal::Rehearsal, take_id,
 };
-use crate::{Error, Result};
+use crate::{Error, QueueOptions, Result};
 
-/// Flag of a declared exchange or queue: it survives a restart.
+/// Flag of a declared exchange: it survives a restart.
 const DURABLE: u32 = 1;
 
 /// One change of the topology, for [`Engine::change`](crate::Engine::change).
@@ -35,10 +35,12 @@ pub enum Change<'a> {
         /// Its name.
         name: &'a str,
     },
-    /// Declares a durable queue. It is no change if it exists.
+    /// Declares a queue. It is no change if it exists with the same options.
     DeclareQueue {
         /// 1 to 255 bytes.
         name: &'a str,
+        /// How it is to be.
+        options: &'a QueueOptions,
     },
     /// Deletes a queue, its bindings and its claim on every message.
     DeleteQueue {
@@ -66,15 +68,20 @@ pub enum Change<'a> {
     },
 }
 
-impl Change<'_> {
+impl<'a> Change<'a> {
+    /// Declares a durable queue with plain options.
+    pub const fn declare_queue(name: &'a str) -> Self {
+        Self::DeclareQueue { name, options: QueueOptions::plain() }
+    }
+
     /// An upper bound of its control records' bytes, but for the bindings that deleting an exchange
     /// undoes.
     pub(crate) fn record_bytes_max(&self) -> usize {
         128 + match *self {
             Self::DeclareExchange { name, .. }
             | Self::DeleteExchange { name }
-            | Self::DeclareQueue { name }
             | Self::DeleteQueue { name } => name.len(),
+            Self::DeclareQueue { name, options } => name.len() + options.record_bytes_max(),
             Self::Bind { routing_key, .. } | Self::Unbind { routing_key, .. } => routing_key.len(),
         }
     }
@@ -99,7 +106,8 @@ impl Tables {
     ///
     /// # Errors
     ///
-    /// [`Error::Name`], [`Error::NotFound`], [`Error::Mismatch`], [`Error::Refused`].
+    /// [`Error::Name`], [`Error::NotFound`], [`Error::Mismatch`], [`Error::Refused`],
+    /// [`Error::Argument`].
     pub(crate) fn apply_all(
         &mut self,
         changes: &[Change<'_>],
@@ -120,7 +128,7 @@ impl Tables {
         match *change {
             Change::DeclareExchange { name, kind } => self.declare_exchange(name, kind, records),
             Change::DeleteExchange { name } => self.delete_exchange(name, records),
-            Change::DeclareQueue { name } => self.declare_queue(name, records),
+            Change::DeclareQueue { name, options } => self.declare_queue(name, options, records),
             Change::DeleteQueue { name } => self.delete_queue(name, records),
             Change::Bind { queue, exchange, routing_key } => {
                 self.bind(queue, exchange, routing_key, records)
@@ -145,7 +153,7 @@ impl Tables {
             return Err(Error::Mismatch {
                 what: "exchange",
                 name: name.to_owned(),
-                argument: "kind",
+                argument: "kind".to_owned(),
                 existing: found.kind.name().to_owned(),
                 asked: kind.name().to_owned(),
             });
@@ -188,29 +196,47 @@ impl Tables {
         Ok(())
     }
 
-    fn declare_queue(&mut self, name: &str, records: &mut Records<'_>) -> Result<()> {
+    fn declare_queue(
+        &mut self,
+        name: &str,
+        options: &QueueOptions,
+        records: &mut Records<'_>,
+    ) -> Result<()> {
         check_name("queue", name)?;
-        if self.queue_ids.contains_key(name) {
-            return Ok(());
+        options.validate()?;
+        if let Some(id) = self.queue_ids.get(name) {
+            return self.options(*id).check_same(name, options);
         }
         let id = QueueId(take_id(&mut self.next.queue, "queue")?);
         let group = GroupId(take_id(&mut self.next.group, "binding group")?);
         records.push(&Control::QueueDeclare {
             queue: id,
             group,
-            flags: DURABLE,
+            flags: options.flags(),
             from: records.at,
             name,
-            arguments: &[],
+            arguments: options.to_arguments().as_bytes(),
         });
-        self.insert_queue(id, group, name);
+        self.insert_queue(id, group, name, options.kept());
         Ok(())
     }
 
-    fn insert_queue(&mut self, id: QueueId, own: GroupId, name: &str) {
+    /// The options of a queue that exists.
+    pub(super) fn options(&self, id: QueueId) -> &QueueOptions {
+        let options = self.queues.get(&id).and_then(|queue| queue.options.as_deref());
+        options.unwrap_or(QueueOptions::plain())
+    }
+
+    fn insert_queue(
+        &mut self,
+        id: QueueId,
+        own: GroupId,
+        name: &str,
+        options: Option<Box<QueueOptions>>,
+    ) {
         let name: Arc<str> = name.into();
         self.queue_ids.insert(Arc::clone(&name), id);
-        self.queues.insert(id, NamedQueue { name, own, bound: Vec::new() });
+        self.queues.insert(id, NamedQueue { name, own, bound: Vec::new(), options });
     }
 
     /// Forgets a queue, its route and its bindings.
@@ -309,7 +335,8 @@ impl Tables {
             tables.recover_group(entry.id, entry.exchange, &entry.key);
         }
         for entry in &checkpoint.queues {
-            tables.insert_queue(entry.id, entry.group, &entry.name);
+            let options = QueueOptions::stored(entry.flags, &entry.arguments)?;
+            tables.insert_queue(entry.id, entry.group, &entry.name, options);
         }
         for entry in &checkpoint.queues {
             for member in entry.members.iter().filter(|member| member.to.is_none()) {
@@ -394,8 +421,8 @@ impl Tables {
                     self.routes.remove(group);
                 }
             }
-            Control::QueueDeclare { queue, group, name, .. } => {
-                self.insert_queue(queue, group, name);
+            Control::QueueDeclare { queue, group, flags, name, arguments, .. } => {
+                self.insert_queue(queue, group, name, QueueOptions::stored(flags, arguments)?);
                 self.next.queue = self.next.queue.max(queue.0 + 1);
                 self.next.group = self.next.group.max(group.0 + 1);
             }

@@ -28,7 +28,7 @@ use fanlog_segment_format::{ExchangeId, GroupId, QueueId, RouteId, checkpoint::N
 pub(crate) use self::cache::RouteCache;
 pub use self::change::Change;
 pub(crate) use self::change::{Records, check_key};
-use crate::{Error, Result};
+use crate::{Error, QueueOptions, Result};
 
 /// How an exchange chooses among its bindings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,6 +85,8 @@ struct NamedQueue {
     own: GroupId,
     /// The groups that it was bound to by name.
     bound: Vec<GroupId>,
+    /// `None` if they are plain.
+    options: Option<Box<QueueOptions>>,
 }
 
 #[derive(Debug)]

@@ -7,14 +7,14 @@ use super::{
     change::{check_key, check_name, refused},
     not_found,
 };
-use crate::{Error, Result};
+use crate::{Error, QueueOptions, Result};
 
 /// What the changes of one call would have made of the tables so far.
 pub(super) struct Rehearsal<'t, 'c> {
     tables: &'t Tables,
-    /// Declared, or deleted (`None`), by this call.
+    /// Declared, or deleted (`None`), by this call; so with queues.
     exchanges: HashMap<&'c str, Option<ExchangeKind>>,
-    queues: HashMap<&'c str, bool>,
+    queues: HashMap<&'c str, Option<&'c QueueOptions>>,
     bindings: HashMap<(&'c str, &'c str, &'c str), bool>,
 }
 
@@ -39,14 +39,10 @@ impl<'t, 'c> Rehearsal<'t, 'c> {
                 self.bindings.retain(|binding, _| binding.1 != name);
                 Ok(())
             }
-            Change::DeclareQueue { name } => {
-                check_name("queue", name)?;
-                self.queues.insert(name, true);
-                Ok(())
-            }
+            Change::DeclareQueue { name, options } => self.declare_queue(name, options),
             Change::DeleteQueue { name } => {
                 self.queue(name)?;
-                self.queues.insert(name, false);
+                self.queues.insert(name, None);
                 self.bindings.retain(|binding, _| binding.0 != name);
                 Ok(())
             }
@@ -69,7 +65,7 @@ impl<'t, 'c> Rehearsal<'t, 'c> {
             return Err(Error::Mismatch {
                 what: "exchange",
                 name: name.to_owned(),
-                argument: "kind",
+                argument: "kind".to_owned(),
                 existing: existing.name().to_owned(),
                 asked: kind.name().to_owned(),
             });
@@ -89,7 +85,7 @@ impl<'t, 'c> Rehearsal<'t, 'c> {
 
     /// Whether the binding stood before this call and neither end was deleted by it.
     fn bound_before(&self, queue: &str, exchange: &str, key: &str) -> bool {
-        if self.queues.contains_key(queue) && self.queues.get(queue) == Some(&false)
+        if matches!(self.queues.get(queue), Some(None))
             || self.exchanges.get(exchange) == Some(&None)
         {
             return false;
@@ -109,11 +105,23 @@ impl<'t, 'c> Rehearsal<'t, 'c> {
     }
 
     fn queue(&self, name: &str) -> Result<()> {
-        let known = self.queues.get(name).copied();
+        let known = self.queues.get(name).map(Option::is_some);
         if known.unwrap_or_else(|| self.tables.queue_ids.contains_key(name)) {
             return Ok(());
         }
         Err(not_found("queue", name))
+    }
+
+    fn declare_queue(&mut self, name: &'c str, options: &'c QueueOptions) -> Result<()> {
+        check_name("queue", name)?;
+        options.validate()?;
+        let declared = self.queues.get(name).copied();
+        let before = self.tables.queue_ids.get(name).map(|&id| self.tables.options(id));
+        if let Some(existing) = declared.unwrap_or(before) {
+            existing.check_same(name, options)?;
+        }
+        self.queues.insert(name, Some(options));
+        Ok(())
     }
 
     fn binding(&self, queue: &str, exchange: &str, key: &'c str, what: &str) -> Result<&'c str> {

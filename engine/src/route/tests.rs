@@ -25,7 +25,7 @@ fn tables() -> Tables {
 
 const FANOUT: Change<'_> = Change::DeclareExchange { name: "f", kind: ExchangeKind::Fanout };
 const DIRECT: Change<'_> = Change::DeclareExchange { name: "d", kind: ExchangeKind::Direct };
-const QUEUE: Change<'_> = Change::DeclareQueue { name: "q" };
+const QUEUE: Change<'_> = Change::declare_queue("q");
 
 fn bind<'a>(queue: &'a str, exchange: &'a str, routing_key: &'a str) -> Change<'a> {
     Change::Bind { queue, exchange, routing_key }
@@ -89,7 +89,7 @@ fn a_list_of_changes_is_made_as_a_whole_or_not_at_all() {
         &[FANOUT, Change::DeclareExchange { name: "f", kind: ExchangeKind::Direct }],
         &[FANOUT, QUEUE, bind("q", "f", ""), unbind("q", "f", ""), unbind("q", "f", "")],
         &[FANOUT, Change::DeleteExchange { name: "f" }, Change::DeleteExchange { name: "f" }],
-        &[QUEUE, Change::DeclareQueue { name: "" }],
+        &[QUEUE, Change::declare_queue("")],
     ];
     for list in lists {
         let mut tables = tables();
@@ -106,7 +106,7 @@ fn a_list_of_changes_is_made_as_a_whole_or_not_at_all() {
 fn replaying_the_records_of_changes_makes_the_same_tables() {
     let mut tables = tables();
     let mut bytes = Vec::new();
-    let other = Change::DeclareQueue { name: "p" };
+    let other = Change::declare_queue("p");
     let changes = [
         FANOUT,
         DIRECT,

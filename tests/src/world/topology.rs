@@ -84,7 +84,7 @@ impl World {
         for name in QUEUES {
             if !next.queues.contains_key(name) {
                 next.queues.insert(name.to_owned(), self.model.new_queue(name));
-                changes.push(Change::DeclareQueue { name });
+                changes.push(Change::declare_queue(name));
             }
         }
         for (name, fanout) in EXCHANGES {

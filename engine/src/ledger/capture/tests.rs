@@ -44,7 +44,7 @@ impl<'e> Work<'e> {
         let bind = |exchange, routing_key| Change::Bind { queue: &name, exchange, routing_key };
         let key = format!("k{}", self.declared % 5);
         self.engine
-            .change(&[Change::DeclareQueue { name: &name }, bind("f", ""), bind("d", &key)])
+            .change(&[Change::declare_queue(&name), bind("f", ""), bind("d", &key)])
             .unwrap();
         self.queues.push(name);
     }
