@@ -45,7 +45,7 @@ impl DirtyQueues {
             (std::mem::take(&mut list.queues), commit)
         };
         for queue in &queues {
-            queue.drain(log, out);
+            queue.drain(self, log, out);
         }
         commit
     }

@@ -511,7 +511,6 @@ impl Owner {
         inspect::end_leases(core);
         let deadline = deadline_after(timeout);
         let left = || deadline.map(|deadline| deadline.saturating_duration_since(instant_now()));
-        let commit = core.dirty.pending();
         core.hurry(true);
         let last = core.append.lock().last_placed();
         // A full disk may have room before the time is over: what is retired is given back.
@@ -522,8 +521,13 @@ impl Owner {
             confirms.wait_through_stalls(number, left()).is_ok()
         };
         let confirmed = last.is_none_or(|last| wait(&core.confirms, last));
-        let acked = commit.is_none_or(|commit| wait(&core.acks_durable, commit));
-        confirmed && acked
+        while let Some(commit) = core.dirty.pending() {
+            core.hurry(true);
+            if !wait(&core.acks_durable, commit) {
+                return false;
+            }
+        }
+        confirmed
     }
 }
 

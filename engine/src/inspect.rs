@@ -251,9 +251,12 @@ pub(crate) fn end_leases(core: &Core) {
     let queues: Vec<Arc<Queue>> = core.ledger().queues().cloned().collect();
     for queue in queues {
         let mut dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
-        let handed_out = dispatch.get_mut().map_or(Offset(0), Dispatch::stop);
+        let (handed_out, counts) = dispatch.get_mut().map(Dispatch::stop).unwrap_or_default();
         let handed_out = handed_out.max(queue.recovered_mark());
         drop(dispatch);
+        if !counts.is_empty() {
+            queue.want_counts(&core.dirty, counts);
+        }
         if handed_out < queue.mark() {
             queue.want_lease(&core.dirty, handed_out);
         }

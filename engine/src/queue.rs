@@ -3,13 +3,17 @@
 //! Three locks, so that none is held across the work of another: the committer takes `ledger` and
 //! `dirty`, never `dispatch`, under which a consumer may read from the disk.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use fanlog_segment_format::{
-    DecodeError, GroupId, Offset, QueueId, ack::AckBytes, checkpoint::QueueEntry, control::Control,
+    CountList, DecodeError, GroupId, Offset, QueueId, ack::AckBytes, checkpoint::QueueEntry,
+    control::Control,
 };
 
 use crate::{
@@ -45,9 +49,14 @@ pub(crate) struct Dirty {
     settled: Amount,
     /// The lease that delivery wants: everything below may be handed out.
     lease: Option<Offset>,
+    /// How often messages that came back were handed out, where that is not written yet.
+    counts: OnDemand<BTreeMap<u64, u32>>,
     /// The commit that will carry this, if the queue is on its list.
     listed: Option<u64>,
 }
+
+/// Delivery counts that go with one commit at the most.
+const COUNTS_MAX: usize = 1 << 16;
 
 /// What is dropped: everything below `to` but what is kept.
 #[derive(Debug)]
@@ -75,6 +84,8 @@ pub(crate) struct Queue {
     /// Made when the first consumer comes.
     pub(crate) dispatch: Mutex<OnDemand<Dispatch>>,
     pub(crate) sleepers: Sleepers,
+    /// A consumer waits until a delivery count is in the log.
+    awaits_count: AtomicBool,
     gone: AtomicBool,
 }
 
@@ -99,6 +110,7 @@ impl Queue {
             recovered_mark: AtomicU64::new(recovered_mark.0),
             dispatch: Mutex::default(),
             sleepers: Sleepers::default(),
+            awaits_count: AtomicBool::new(false),
             gone: AtomicBool::new(false),
         }
     }
@@ -212,6 +224,41 @@ impl Queue {
         self.enlist(dirty, list);
     }
 
+    /// Wants delivery counts written: how often each of these messages was handed out. Returns
+    /// whether they are the first that anyone waits to be written.
+    pub(crate) fn want_counts(
+        self: &Arc<Self>,
+        list: &DirtyQueues,
+        counts: impl IntoIterator<Item = (Offset, u32)>,
+    ) -> bool {
+        let mut dirty = self.dirty();
+        dirty.counts.make().extend(counts.into_iter().map(|(offset, count)| (offset.0, count)));
+        self.enlist(dirty, list).1
+    }
+
+    /// Whether it is in the log that the message was handed out so often. If not, whoever sleeps
+    /// from here on is woken when more is.
+    pub(crate) fn is_counted(&self, offset: Offset, count: u32) -> bool {
+        // Before the look: see `counted`.
+        self.awaits_count.store(true, Ordering::SeqCst);
+        self.delivery_count(offset) >= count
+    }
+
+    /// How often the message is recorded to have been handed out.
+    pub(crate) fn delivery_count(&self, offset: Offset) -> u32 {
+        self.ledger().counts.of(offset.0)
+    }
+
+    /// Takes note of delivery counts that are in the log. Says whether anyone waited for one.
+    pub(crate) fn counted(&self, entries: CountList<'_>) -> bool {
+        let mut ledger = self.ledger();
+        let QueueLedger { counts, acks, .. } = &mut *ledger;
+        counts.record(entries, acks);
+        drop(ledger);
+        // Whoever did not see it had said before, under the same lock, that it waits.
+        self.awaits_count.swap(false, Ordering::SeqCst)
+    }
+
     /// Puts the queue on the next commit's list. Returns the commit's number, and whether the list
     /// was empty.
     fn enlist(
@@ -228,7 +275,7 @@ impl Queue {
     }
 
     /// Takes what waits, as control records appended to `out`.
-    pub(crate) fn drain(&self, log: &Log, out: &mut Vec<u8>) {
+    pub(crate) fn drain(self: &Arc<Self>, list: &DirtyQueues, log: &Log, out: &mut Vec<u8>) {
         let mut dirty = self.dirty();
         dirty.listed = None;
         if !dirty.acks.is_empty() {
@@ -259,11 +306,26 @@ impl Queue {
         if let Some(offset) = dirty.lease.take() {
             Control::DeliveryMark { queue: self.id, offset }.encode(out);
         }
+        if let Some(counts) = dirty.counts.get_mut() {
+            let rest = match counts.keys().nth(COUNTS_MAX).copied() {
+                Some(offset) => counts.split_off(&offset),
+                None => BTreeMap::new(),
+            };
+            let entries: Vec<(u64, u32)> = std::mem::replace(counts, rest).into_iter().collect();
+            let entries = CountList::from_slice(&entries);
+            Control::DeliveryCount { queue: self.id, entries }.encode(out);
+            if counts.is_empty() {
+                dirty.counts.forget();
+            } else {
+                self.enlist(dirty, list);
+            }
+        }
     }
 
     /// Heap bytes of the acks that are not in the log yet.
     pub(crate) fn unwritten_heap_bytes(&self) -> usize {
-        self.dirty().acks.heap_bytes()
+        let dirty = self.dirty();
+        dirty.acks.heap_bytes() + dirty.counts.get().map_or(0, |counts| counts.len() * 20)
     }
 
     /// What was acked or purged and is not in the log yet.

@@ -308,6 +308,7 @@ impl Run {
                     continue;
                 };
                 entry.handed_out = true;
+                entry.times.handed_out_somehow();
                 if acked != Acked::No && entry.acked != Acked::No {
                     self.problems.push(format!("message {id} was acked twice"));
                 } else if acked != Acked::No {

@@ -11,6 +11,7 @@ mod again;
 mod backend;
 mod backup;
 mod close;
+mod counts;
 mod damage;
 mod deliver;
 mod faults;

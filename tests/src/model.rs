@@ -66,6 +66,49 @@ pub struct Entry {
     pub handed_out: bool,
     /// A consumer has it.
     pub in_hands: bool,
+    /// How often it was handed out, as the engine has to know it.
+    pub times: Times,
+}
+
+/// How often a message was handed out.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Times {
+    /// At the least; at the most. The same but for what an end left open.
+    pub known: (u32, u32),
+    /// So often according to the log, whether it was synced or not.
+    recorded: u32,
+    /// It was handed out since the store was opened.
+    here: bool,
+}
+
+impl Times {
+    /// It was handed out; `counted` times before, as the engine says.
+    pub fn handed_out(&mut self, counted: u32, redelivered: bool) {
+        if redelivered && !self.here {
+            // It came back by an end, so this one was recorded before.
+            self.recorded = counted + 1;
+        }
+        self.known = (counted + 1, counted + 1);
+        self.here = true;
+    }
+
+    /// It was handed out, by threads that did not note how often.
+    pub fn handed_out_somehow(&mut self) {
+        self.known.1 = u32::MAX / 2;
+    }
+
+    /// The store was closed properly: all is recorded.
+    pub fn closed(&mut self) {
+        self.recorded = self.known.0;
+    }
+
+    /// The store was opened again.
+    pub fn opened(&mut self, lost_nothing: bool) {
+        self.recorded = if lost_nothing { self.recorded } else { 0 };
+        // One that was counted, and did not get to a consumer any more.
+        self.known = (self.recorded, self.known.1 + 1);
+        self.here = false;
+    }
 }
 
 /// A queue, deleted or not.
@@ -165,7 +208,12 @@ impl Model {
     pub fn appended(&mut self, id: Id) {
         self.sent[id].fate = Fate::Pending;
         for queue in self.sent[id].queues.clone() {
-            let entry = Entry { acked: Acked::No, handed_out: false, in_hands: false };
+            let entry = Entry {
+                acked: Acked::No,
+                handed_out: false,
+                in_hands: false,
+                times: Times::default(),
+            };
             self.queues[queue].entries.insert(id, entry);
         }
     }

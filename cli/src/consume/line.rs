@@ -16,6 +16,7 @@ pub(super) struct Line<'a> {
     exchange: Option<Arc<str>>,
     routing_key: &'a [u8],
     redelivered: Option<bool>,
+    delivery_count: Option<u32>,
     published_us: Option<u64>,
     payload: &'a [u8],
 }
@@ -27,6 +28,7 @@ impl<'a> Line<'a> {
             exchange: Some(delivery.exchange()),
             routing_key: delivery.routing_key(),
             redelivered: Some(delivery.redelivered()),
+            delivery_count: Some(delivery.delivery_count()),
             published_us: Some(delivery.published_us()),
             payload: delivery.payload(),
         }
@@ -38,6 +40,7 @@ impl<'a> Line<'a> {
             exchange: None,
             routing_key: &browsed.routing_key,
             redelivered: None,
+            delivery_count: None,
             published_us: None,
             payload: &browsed.payload,
         }
@@ -58,6 +61,7 @@ impl<'a> Line<'a> {
             exchange: self.exchange.as_deref(),
             routing_key: String::from_utf8_lossy(self.routing_key),
             redelivered: self.redelivered,
+            delivery_count: self.delivery_count,
             published_us: self.published_us,
             payload: text,
             payload_hex: if text.is_none() { Some(hex(self.payload)) } else { None },
@@ -74,6 +78,8 @@ struct Json<'a> {
     routing_key: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     redelivered: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delivery_count: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     published_us: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -518,6 +518,10 @@ fn tell(core: &Core, news: News) {
         for queue in effects.granted {
             queue.sleepers.wake_one();
         }
+        for queue in effects.counted {
+            // Each waits for a message of its own.
+            queue.sleepers.wake_all();
+        }
         for (group, queue) in effects.bound {
             core.waiting.joined(group, &queue);
             // A batch behind this one may have been told of already, by another thread, which did

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use fanlog_segment_format::Offset;
 
-use super::{Guard, Ready, reader::ready_in};
+use super::{Earlier, Guard, Ready, reader::ready_in};
 use crate::{Error, Result, core::Core, ledger::queue_ledger::Amount, log::Sought};
 
 /// A message in a consumer's hands, or back from there.
@@ -18,7 +18,7 @@ pub(crate) struct Claim {
     /// Its ack covers `from..=offset`: what lies between is not this queue's.
     pub(crate) from: u64,
     pub(super) bytes: u32,
-    pub(super) redelivered: bool,
+    pub(super) earlier: Earlier,
 }
 
 impl Claim {
@@ -29,7 +29,12 @@ impl Claim {
 
     /// It was in somebody's hands: when it comes again it says so.
     pub(super) fn again(self) -> Self {
-        Self { redelivered: true, ..self }
+        Self { earlier: self.earlier.again(), ..self }
+    }
+
+    /// How often it was handed out, where it is in somebody's hands.
+    pub(super) fn handed_out(&self) -> (Offset, u32) {
+        (self.offset, self.earlier.again().count())
     }
 
     /// Reads the message again.
@@ -38,7 +43,7 @@ impl Claim {
     ///
     /// If the log could not be read there.
     pub(super) fn read(&self, core: &Core) -> Result<Ready> {
-        let Claim { offset, from, redelivered, .. } = *self;
+        let Claim { offset, from, earlier, .. } = *self;
         if let Sought::View(view) = core.log.seek(offset, &|_| true)?
             && view.end_offset() > offset
         {
@@ -46,7 +51,7 @@ impl Claim {
             if number < view.messages() && view.offset_of(number) == offset {
                 let guard = Arc::new(Guard::View(view.clone()));
                 let copy = core.readers_hold_too_much();
-                return Ok(ready_in(&view, &guard, copy, number, from, redelivered));
+                return Ok(ready_in(&view, &guard, copy, number, from, earlier));
             }
         }
         Err(Error::Damaged {

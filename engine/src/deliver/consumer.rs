@@ -12,7 +12,7 @@ use std::{
 use event_listener::{Event, Listener};
 
 use super::{
-    Claim, ConsumerOptions, Delivery, DeliveryBatch, DeliveryTag, Ready, deal, hand::Hand,
+    Claim, ConsumerOptions, Delivery, DeliveryBatch, DeliveryTag, Dispatch, Ready, deal, hand::Hand,
 };
 use crate::{
     Ack, Error, Result,
@@ -124,15 +124,28 @@ impl ConsumerShared {
         let settled: Vec<Claim> = tags.iter().filter_map(|&tag| hand.settle(tag)).collect();
         drop(hand);
         let any = !settled.is_empty();
-        for claim in settled {
-            dispatch.make().give_back(claim.again());
-        }
+        self.came_back(dispatch.make(), &settled);
         drop(dispatch);
         if any {
             self.queue.sleepers.wake_one();
             self.wake();
         }
         any
+    }
+
+    /// Puts back what was handed out. That it was is written with a batch to come: whoever had it
+    /// survived it.
+    fn came_back(&self, dispatch: &mut Dispatch, settled: &[Claim]) {
+        if settled.is_empty() {
+            return;
+        }
+        for claim in settled {
+            dispatch.give_back(claim.again());
+        }
+        let counts = settled.iter().map(Claim::handed_out);
+        if self.queue.want_counts(&self.core.dirty, counts) {
+            self.core.acks_wait();
+        }
     }
 
     /// Takes the consumer from its queue; all that it had goes back.
@@ -142,9 +155,7 @@ impl ConsumerShared {
         let mut guard = self.queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
         let (held, inbox) = self.hand().close();
         let dispatch = guard.make();
-        for claim in held {
-            dispatch.give_back(claim.again());
-        }
+        self.came_back(dispatch, &held);
         for ready in inbox {
             dispatch.give_back(ready.claim());
         }
@@ -153,8 +164,35 @@ impl ConsumerShared {
         self.queue.sleepers.wake_one();
     }
 
-    fn fetch(&self) -> Option<(DeliveryTag, Ready)> {
-        self.hand().fetch()
+    /// The next message, if it may be handed out. If its count has to be in the log before, that is
+    /// asked for, and with it those of up to `ahead` messages in all.
+    fn fetch(&self, ahead: usize) -> Option<(DeliveryTag, Ready)> {
+        let mut hand = self.hand();
+        if !self.may_fetch(&mut hand, ahead) {
+            return None;
+        }
+        hand.fetch()
+    }
+
+    /// Whether the next message may be handed out in one batch with others.
+    fn may_join(&self, hand: &Hand) -> bool {
+        !hand.next_is_suspect()
+            && hand
+                .next_to_count()
+                .is_none_or(|(offset, count)| self.queue.is_counted(offset, count))
+    }
+
+    fn may_fetch(&self, hand: &mut Hand, ahead: usize) -> bool {
+        let Some((offset, count)) = hand.next_to_count() else { return true };
+        if self.queue.is_counted(offset, count) {
+            return true;
+        }
+        let counts = hand.ask_counts(ahead);
+        if !counts.is_empty() {
+            self.queue.want_counts(&self.core.dirty, counts);
+            self.core.hurry(false);
+        }
+        false
     }
 
     /// Why nothing more will come, if that is so.
@@ -241,8 +279,13 @@ impl Consumer {
     /// [`Error::Closed`], [`Error::Poisoned`], [`Error::NotFound`] once the queue was deleted,
     /// [`Error::Io`] or [`Error::Corrupt`] if the log can't be read at the queue's place.
     pub fn try_recv(&self) -> Result<Option<Delivery>> {
+        self.try_recv_of(1)
+    }
+
+    /// Receives a message, as the first of up to `ahead`.
+    fn try_recv_of(&self, ahead: usize) -> Result<Option<Delivery>> {
         let shared = &self.shared;
-        if let Some((tag, ready)) = shared.fetch() {
+        if let Some((tag, ready)) = shared.fetch(ahead) {
             return Ok(Some(self.delivery(tag, ready)));
         }
         if let Some(error) = shared.ended() {
@@ -250,14 +293,14 @@ impl Consumer {
         }
         let dealt = deal(&shared.core, &shared.queue);
         // What was dealt before the log could not be read any further comes first.
-        match shared.fetch() {
+        match shared.fetch(ahead) {
             Some((tag, ready)) => Ok(Some(self.delivery(tag, ready))),
             None => dealt.map(|()| None),
         }
     }
 
     fn delivery(&self, tag: DeliveryTag, ready: Ready) -> Delivery {
-        self.shared.core.stats.delivered(1, u64::from(ready.redelivered));
+        self.shared.core.stats.delivered(1, u64::from(ready.earlier.any()));
         Delivery::new(Arc::clone(&self.shared), tag, ready)
     }
 
@@ -268,7 +311,7 @@ impl Consumer {
     /// As [`Consumer::try_recv`].
     pub fn recv(&self) -> Result<Delivery> {
         loop {
-            if let Some(delivery) = self.recv_until(None)? {
+            if let Some(delivery) = self.recv_until(None, 1)? {
                 return Ok(delivery);
             }
         }
@@ -280,16 +323,16 @@ impl Consumer {
     ///
     /// As [`Consumer::try_recv`].
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<Delivery>> {
-        self.recv_until(deadline_after(timeout))
+        self.recv_until(deadline_after(timeout), 1)
     }
 
-    fn recv_until(&self, deadline: Option<Instant>) -> Result<Option<Delivery>> {
+    fn recv_until(&self, deadline: Option<Instant>, ahead: usize) -> Result<Option<Delivery>> {
         loop {
-            if let Some(delivery) = self.try_recv()? {
+            if let Some(delivery) = self.try_recv_of(ahead)? {
                 return Ok(Some(delivery));
             }
             let listener = self.shared.event.listen();
-            if let Some(delivery) = self.announce_and_try()? {
+            if let Some(delivery) = self.announce_and_try(ahead)? {
                 return Ok(Some(delivery));
             }
             if self.shared.core.drive() {
@@ -300,7 +343,7 @@ impl Consumer {
                 Some(deadline) => {
                     if deadline <= instant_now() || listener.wait_deadline(deadline).is_none() {
                         self.shared.asleep.store(false, Ordering::Release);
-                        return self.try_recv();
+                        return self.try_recv_of(ahead);
                     }
                 }
             }
@@ -320,7 +363,7 @@ impl Consumer {
             }
             let listener = self.shared.event.listen();
             let sleeping = Sleeping(&self.shared);
-            let found = self.announce_and_try()?;
+            let found = self.announce_and_try(1)?;
             if found.is_none() {
                 listener.await;
             }
@@ -333,12 +376,12 @@ impl Consumer {
     }
 
     /// Puts the consumer on the lists of those that sleep, then looks once more (S1).
-    fn announce_and_try(&self) -> Result<Option<Delivery>> {
+    fn announce_and_try(&self, ahead: usize) -> Result<Option<Delivery>> {
         let shared = &self.shared;
         shared.asleep.store(true, Ordering::Release);
         shared.queue.sleepers.add(shared);
         shared.core.waiting.add(&shared.queue);
-        let found = self.try_recv();
+        let found = self.try_recv_of(ahead);
         if !matches!(found, Ok(None)) {
             shared.asleep.store(false, Ordering::Release);
         }
@@ -357,18 +400,25 @@ impl Consumer {
         if max == 0 {
             return Ok(batch);
         }
-        let Some(first) = self.recv_timeout(timeout)? else { return Ok(batch) };
+        let first = self.recv_until(deadline_after(timeout), max)?;
+        let Some(first) = first else { return Ok(batch) };
+        let alone = first.is_suspect();
         batch.push_delivery(first);
         let mut dealt = false;
-        while batch.len() < max {
+        while batch.len() < max && !alone {
             let before = batch.len();
             let mut hand = self.shared.hand();
             while batch.len() < max
+                && self.shared.may_join(&hand)
                 && let Some((tag, ready)) = hand.fetch()
             {
                 batch.push(tag, ready);
             }
+            let waits = hand.has_mail();
             drop(hand);
+            if waits {
+                break;
+            }
             if batch.len() > before {
                 dealt = false;
             } else if dealt {

@@ -66,7 +66,7 @@ impl fmt::Debug for Delivery {
         f.debug_struct("Delivery")
             .field("tag", &self.tag)
             .field("offset", &self.ready.offset)
-            .field("redelivered", &self.ready.redelivered)
+            .field("delivery_count", &self.ready.earlier.count())
             .finish_non_exhaustive()
     }
 }
@@ -88,7 +88,20 @@ impl Delivery {
 
     /// It may have been in a consumer's hands before, perhaps before a crash.
     pub fn redelivered(&self) -> bool {
-        self.ready.redelivered
+        self.ready.earlier.any()
+    }
+
+    /// How often it was handed out from this queue before and came back, as far as that is known for
+    /// certain: 0 for the first time. What only waited in a consumer's inbox was not handed out.
+    ///
+    /// Exact while the store is open and over [`Engine::close`](crate::Engine::close). After a crash
+    /// the last hand-out before it may be missing, and those that were settled less than
+    /// [`ack_delay_max`](crate::Config::ack_delay_max) before it; never more than one more is counted
+    /// than there were. What came back by a crash is counted in the log, with the kernel, *before*
+    /// it is handed out again: so the count of a message that kills its host grows with each time,
+    /// and [`recv_batch`](crate::Consumer::recv_batch) hands it out alone from the third time on.
+    pub fn delivery_count(&self) -> u32 {
+        self.ready.earlier.count()
     }
 
     /// The exchange that it was published to; `""` for the default one, or if it was deleted since.
@@ -173,6 +186,10 @@ impl Delivery {
         self.tag
     }
 
+    pub(super) fn is_suspect(&self) -> bool {
+        self.ready.earlier.is_suspect()
+    }
+
     pub(super) fn into_parts(mut self) -> (DeliveryTag, Ready) {
         self.settled = true;
         (self.tag, self.ready.clone())
@@ -220,7 +237,7 @@ impl DeliveryBatch {
     /// Counts the deliveries but the first, which was counted when it was received.
     pub(super) fn count(&self) {
         let rest = self.ready.get(1..).unwrap_or_default();
-        let again = rest.iter().filter(|ready| ready.redelivered).count() as u64;
+        let again = rest.iter().filter(|ready| ready.earlier.any()).count() as u64;
         self.consumer.core.stats.delivered(rest.len() as u64, again);
     }
 
@@ -299,7 +316,12 @@ impl<'a> DeliveryRef<'a> {
 
     /// It may have been in a consumer's hands before.
     pub fn redelivered(&self) -> bool {
-        self.ready.redelivered
+        self.ready.earlier.any()
+    }
+
+    /// How often it was handed out before. See [`Delivery::delivery_count`].
+    pub fn delivery_count(&self) -> u32 {
+        self.ready.earlier.count()
     }
 
     /// The routing key that it was published with.

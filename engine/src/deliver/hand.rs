@@ -24,6 +24,8 @@ pub(super) struct Hand {
     held: VecDeque<Held>,
     next_tag: u64,
     outstanding: usize,
+    /// So many of the inbox, from the first, need no count, or one that was asked for.
+    asked: usize,
     closed: bool,
 }
 
@@ -38,6 +40,7 @@ impl Hand {
             held: VecDeque::new(),
             next_tag: 1,
             outstanding: 0,
+            asked: 0,
             closed: false,
         }
     }
@@ -51,7 +54,8 @@ impl Hand {
         self.closed
     }
 
-    fn claims(&self) -> impl Iterator<Item = Claim> {
+    /// All that was fetched and is not settled.
+    pub(super) fn held(&self) -> impl Iterator<Item = Claim> {
         self.held.iter().filter_map(|held| held.claim)
     }
 
@@ -59,7 +63,7 @@ impl Hand {
     pub(super) fn close(&mut self) -> (Vec<Claim>, VecDeque<Ready>) {
         self.closed = true;
         self.outstanding = 0;
-        let held = self.claims().collect();
+        let held = self.held().collect();
         self.held = VecDeque::new();
         (held, std::mem::take(&mut self.inbox))
     }
@@ -72,12 +76,7 @@ impl Hand {
 
     /// All that it has: fetched and not settled, and in the inbox.
     pub(super) fn all(&self) -> impl Iterator<Item = Claim> {
-        self.claims().chain(self.inbox.iter().map(Ready::claim))
-    }
-
-    /// One past the last message that was fetched and is not settled.
-    pub(super) fn held_end(&self) -> Offset {
-        self.claims().map(|claim| claim.offset.next()).max().unwrap_or_default()
+        self.held().chain(self.inbox.iter().map(Ready::claim))
     }
 
     /// Messages that it may still be given.
@@ -96,8 +95,38 @@ impl Hand {
         !self.inbox.is_empty()
     }
 
+    /// The message that is fetched next, and its count with that: if it has to be in the log before.
+    pub(super) fn next_to_count(&self) -> Option<(Offset, u32)> {
+        let ready = self.inbox.front().filter(|ready| ready.earlier.may_be_fatal())?;
+        Some(ready.claim().handed_out())
+    }
+
+    /// Counts of up to `ahead` messages that come next and have to be in the log before they are
+    /// fetched, if they were not asked for yet. A suspect is counted alone.
+    pub(super) fn ask_counts(&mut self, ahead: usize) -> Vec<(Offset, u32)> {
+        let mut counts = Vec::new();
+        let suspect = |at: usize| self.inbox[at].earlier.is_suspect();
+        while self.asked < ahead.min(self.inbox.len()) {
+            if self.asked > 0 && (suspect(0) || suspect(self.asked)) {
+                break;
+            }
+            let ready = &self.inbox[self.asked];
+            if ready.earlier.may_be_fatal() {
+                counts.push(ready.claim().handed_out());
+            }
+            self.asked += 1;
+        }
+        counts
+    }
+
+    /// The message that is fetched next has to be handed out alone.
+    pub(super) fn next_is_suspect(&self) -> bool {
+        self.inbox.front().is_some_and(|ready| ready.earlier.is_suspect())
+    }
+
     pub(super) fn fetch(&mut self) -> Option<(DeliveryTag, Ready)> {
         let ready = self.inbox.pop_front()?;
+        self.asked = self.asked.saturating_sub(1);
         let tag = self.next_tag;
         self.next_tag += 1;
         self.held.push_back(Held { tag, claim: Some(ready.claim()) });
@@ -151,12 +180,12 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::deliver::{Fields, Guard};
+    use crate::deliver::{Earlier, Fields, Guard};
 
     fn ready(offset: u64) -> Ready {
         let guard = Arc::new(Guard::Copy(Box::default()));
         let (offset, from, fields) = (Offset(offset), offset, Fields::default());
-        Ready { offset, from, redelivered: false, guard, fields, damage: None }
+        Ready { offset, from, earlier: Earlier::default(), guard, fields, damage: None }
     }
 
     fn hand_with(messages: u64) -> Hand {

@@ -7,6 +7,7 @@
 //! D1. A message is in one place: before the cursor's reach, returned, in one inbox, or in one
 //!     consumer's hands.
 //! D2. Nothing at or past the mark is handed out: the mark is in the log before.
+//!     What came back by the end of a process is handed out only once its count is, too (`earlier`).
 //! D3. What came back is dealt first, in the order of offsets: its original place.
 //! D4. A message leaves its place under the lock of the next one. So who holds `dispatch`, all hands
 //!     and the queue's dirty state sees each message once: ready, in a hand, or settled.
@@ -14,6 +15,7 @@
 mod claim;
 mod consumer;
 mod delivery;
+mod earlier;
 mod hand;
 mod options;
 mod purge;
@@ -27,6 +29,7 @@ use fanlog_segment_format::Offset;
 use self::consumer::ConsumerShared;
 pub(crate) use self::{
     claim::Claim,
+    earlier::Earlier,
     purge::purge,
     reader::{Fields, Guard, Part, Reader, Ready},
     sleepers::{Sleepers, Waiting},
@@ -77,17 +80,21 @@ impl Dispatch {
     }
 
     /// Hands out nothing more. Returns one past the last unacked message that was in somebody's
-    /// hands, as far as it is known here.
-    pub(crate) fn stop(&mut self) -> Offset {
+    /// hands, as far as it is known here, and how often those that are there were handed out.
+    pub(crate) fn stop(&mut self) -> (Offset, Vec<(Offset, u32)>) {
         let mut end = Offset(0);
+        let mut counts = Vec::new();
         for consumer in &self.consumers {
             let mut hand = consumer.hand();
-            end = end.max(hand.held_end());
+            for claim in hand.held() {
+                end = end.max(claim.offset.next());
+                counts.push(claim.handed_out());
+            }
             let inbox = hand.stop();
             self.returned.extend(inbox.iter().map(|ready| (ready.offset, ready.claim())));
         }
-        let flagged = self.returned.values().rev().find(|claim| claim.redelivered);
-        flagged.map_or(end, |claim| end.max(claim.offset.next()))
+        let flagged = self.returned.values().rev().find(|claim| claim.earlier.any());
+        (flagged.map_or(end, |claim| end.max(claim.offset.next())), counts)
     }
 
     pub(crate) fn join(&mut self, consumer: Arc<ConsumerShared>) {
@@ -137,6 +144,7 @@ fn deal_from(
     let mut hands: Vec<_> = consumers.iter().map(|consumer| consumer.hand()).collect();
     let mut credit: usize = hands.iter().map(|hand| hand.credit()).sum();
     credit = credit.min(DEAL_MAX);
+    let mut fed = vec![false; hands.len()];
     let mut failed = None;
     while credit > 0 {
         let ready = match next(core, queue, dispatch, reader) {
@@ -153,10 +161,10 @@ fn deal_from(
         }
         let which = dispatch.turn % hands.len();
         hands[which].put(ready);
+        fed[which] = true;
         dispatch.turn = which + 1;
         credit -= 1;
     }
-    let fed: Vec<bool> = hands.iter().map(|hand| hand.has_mail()).collect();
     drop(hands);
     for (consumer, fed) in consumers.iter().zip(fed) {
         if fed {

@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 
 use fanlog_segment_format::{ExchangeId, Offset, RouteId, record::MessageRecord};
 
-use super::Claim;
+use super::{Claim, Earlier};
 use crate::{
     Result,
     core::Core,
@@ -83,7 +83,7 @@ pub(crate) struct Ready {
     pub(crate) offset: Offset,
     /// Its ack covers `from..=offset`: what lies between is not this queue's.
     pub(crate) from: u64,
-    pub(crate) redelivered: bool,
+    pub(crate) earlier: Earlier,
     pub(crate) guard: Arc<Guard>,
     pub(crate) fields: Fields,
     pub(crate) damage: Option<Arc<Damage>>,
@@ -92,8 +92,8 @@ pub(crate) struct Ready {
 impl Ready {
     /// What is known of it without its bytes.
     pub(super) fn claim(&self) -> Claim {
-        let Self { offset, from, redelivered, .. } = *self;
-        Claim { offset, from, bytes: self.fields.payload.bytes, redelivered }
+        let Self { offset, from, earlier, .. } = *self;
+        Claim { offset, from, bytes: self.fields.payload.bytes, earlier }
     }
 }
 
@@ -192,9 +192,13 @@ impl Reader {
         let number = place.first()?;
         let offset = place.view.offset_of(number);
         let from = self.after_last;
-        let redelivered = queue.was_handed_out(offset);
+        let earlier = if queue.was_handed_out(offset) {
+            Earlier::before_opening(queue.delivery_count(offset))
+        } else {
+            Earlier::default()
+        };
         let Place { view, guard, copy, .. } = &mut **place;
-        let ready = ready_in(view, guard, *copy, number, from, redelivered);
+        let ready = ready_in(view, guard, *copy, number, from, earlier);
         place.advance();
         self.cursor = offset.next();
         self.after_last = self.cursor.0;
@@ -270,7 +274,7 @@ pub(super) fn ready_in(
     copy: bool,
     number: u32,
     from: u64,
-    redelivered: bool,
+    earlier: Earlier,
 ) -> Ready {
     let offset = view.offset_of(number);
     let (guard, fields, damage) = match view.message(number) {
@@ -278,7 +282,7 @@ pub(super) fn ready_in(
         Ok(record) => (Arc::clone(guard), Fields::of(&record, view.bytes()), None),
         Err(damage) => (Arc::clone(guard), Fields::default(), Some(Arc::new(damage))),
     };
-    Ready { offset, from, redelivered, guard, fields, damage }
+    Ready { offset, from, earlier, guard, fields, damage }
 }
 
 /// Whether messages of a route ever went to the queue.

@@ -243,7 +243,7 @@ fn queue_entry(queue: &Queue, state: &QueueLedger, applied: BatchNumber) -> Queu
         left_bytes: state.left.bytes,
         members: state.members.clone(),
         bases: state.bases.clone(),
-        counts: Vec::new(),
+        counts: state.counts.entries(),
         parts: state.parts.iter().map(Part::entry).collect(),
     }
 }

@@ -15,6 +15,7 @@ pub(crate) mod ack_set;
 mod capture;
 mod convert;
 pub(crate) mod count;
+mod delivery_counts;
 pub(crate) mod departure;
 pub(crate) mod live;
 pub(crate) mod queue_ledger;
@@ -37,6 +38,7 @@ use fanlog_segment_format::{
 use self::{
     ack_set::AckSet,
     capture::Capture,
+    delivery_counts::DeliveryCounts,
     departure::Departure,
     live::{Live, SegmentCount},
     queue_ledger::{Amount, Part, QueueLedger},
@@ -67,6 +69,8 @@ struct Group {
 pub(crate) struct Effects {
     /// Queues whose consumers may go on: their lease was extended.
     pub(crate) granted: Vec<Arc<Queue>>,
+    /// Queues of which a consumer waited for a delivery count.
+    pub(crate) counted: Vec<Arc<Queue>>,
     /// Queues that became members of a group.
     pub(crate) bound: Vec<(GroupId, Arc<Queue>)>,
     /// Queues that are gone.
@@ -313,35 +317,36 @@ impl Ledger {
                 self.unbind(group, queue, to);
             }
             Control::Ack { queue, messages, bytes, acks } => {
-                self.queue_changes(queue);
-                if let Some(queue) = self.due(queue, number).cloned() {
+                if let Some(queue) = self.changing(queue, number).cloned() {
                     self.acked(&queue, Amount { messages, bytes }, acks)?;
                 }
             }
             Control::Purge { queue, to, messages, bytes, kept } => {
-                self.queue_changes(queue);
-                if let Some(queue) = self.due(queue, number).cloned() {
+                if let Some(queue) = self.changing(queue, number).cloned() {
                     self.purged(&queue, to, Amount { messages, bytes }, kept, log)?;
                 }
             }
             Control::DeliveryMark { queue, offset } => {
-                self.queue_changes(queue);
-                if let Some(queue) = self.due(queue, number) {
+                if let Some(queue) = self.changing(queue, number) {
                     queue.grant(offset);
                     effects.granted.push(Arc::clone(queue));
                 }
             }
+            Control::DeliveryCount { queue, entries } => {
+                let queue = self.changing(queue, number).filter(|queue| queue.counted(entries));
+                effects.counted.extend(queue.cloned());
+            }
             // Written by later versions of the engine; their effects are not known to this one.
-            Control::DeliveryCount { .. }
-            | Control::ExchangeBind { .. }
+            Control::ExchangeBind { .. }
             | Control::ExchangeUnbind { .. }
             | Control::Close { .. } => {}
         }
         Ok(())
     }
 
-    /// The queue, if a record of batch `number` is not in its state yet.
-    fn due(&self, queue: QueueId, number: BatchNumber) -> Option<&Arc<Queue>> {
+    /// The queue, which is about to change, if a record of batch `number` is not in its state yet.
+    fn changing(&mut self, queue: QueueId, number: BatchNumber) -> Option<&Arc<Queue>> {
+        self.queue_changes(queue);
         let queue = self.queues.get(&queue)?;
         (queue.ledger().applied <= number).then_some(queue)
     }
@@ -532,7 +537,12 @@ impl Ledger {
     /// Forgets what the queues' state says of offsets that recovery did not find. Returns how many
     /// queues had any.
     pub(crate) fn clip(&mut self, end: Offset) -> usize {
-        self.queues.values().filter(|queue| queue.ledger().acks.clip(end.0)).count()
+        let clip = |queue: &&Arc<Queue>| {
+            let mut state = queue.ledger();
+            state.counts.retain(|offset| offset < end.0);
+            state.acks.clip(end.0)
+        };
+        self.queues.values().filter(clip).count()
     }
 
     /// Takes note that a route is in use.
@@ -559,6 +569,7 @@ fn queue_of(entry: &QueueEntry) -> Result<QueueLedger, DecodeError> {
     acks.apply(fanlog_segment_format::ack::AckBytes(&entry.acks))?;
     Ok(QueueLedger {
         applied: entry.applied,
+        counts: DeliveryCounts::of_entries(&entry.counts, &acks),
         acks,
         acked: Amount { messages: entry.acked_messages, bytes: entry.acked_bytes },
         mark: entry.mark,

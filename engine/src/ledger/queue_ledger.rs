@@ -12,7 +12,7 @@ use fanlog_segment_format::{
     checkpoint::{BaseEntry, MemberEntry, PartEntry},
 };
 
-use super::ack_set::AckSet;
+use super::{ack_set::AckSet, delivery_counts::DeliveryCounts};
 
 /// How much of something: messages and their payload bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -82,6 +82,8 @@ pub(crate) struct QueueLedger {
     pub(crate) acked: Amount,
     /// Everything below it may have been handed out.
     pub(crate) mark: Offset,
+    /// How often messages that came back were handed out.
+    pub(crate) counts: DeliveryCounts,
     /// What came over routes that the queue has left.
     pub(crate) left: Amount,
     pub(crate) members: Vec<MemberEntry>,
@@ -100,6 +102,7 @@ impl QueueLedger {
             acks: AckSet::new(from.0),
             acked: Amount::default(),
             mark: from,
+            counts: DeliveryCounts::default(),
             left: Amount::default(),
             members: vec![MemberEntry { group, from, to: None }],
             bases: Vec::new(),
@@ -144,6 +147,7 @@ impl QueueLedger {
     /// If the record's set does not decode.
     pub(crate) fn ack(&mut self, amount: Amount, acks: AckBytes<'_>) -> Result<u64, DecodeError> {
         let end = self.acks.apply(acks)?;
+        self.counts.acked(acks, &self.acks);
         self.acked = self.acked.plus(amount);
         Ok(end)
     }
@@ -192,6 +196,7 @@ impl QueueLedger {
             from = from.max(offset + 1);
         }
         self.acks.insert(from, to.0);
+        self.counts.retain(|offset| !self.acks.contains(offset));
         self.acked = self.acked.plus(amount);
     }
 
@@ -223,6 +228,7 @@ impl QueueLedger {
     /// Heap bytes, beside the struct itself.
     pub(crate) fn heap_bytes(&self) -> usize {
         self.acks.heap_bytes()
+            + self.counts.heap_bytes()
             + self.members.capacity() * size_of::<MemberEntry>()
             + self.bases.capacity() * size_of::<BaseEntry>()
             + self.parts.capacity() * size_of::<Part>()

@@ -22,6 +22,7 @@ struct Came<'a> {
     key: &'a [u8],
     offset: u64,
     redelivered: bool,
+    count: u32,
     damaged: bool,
 }
 
@@ -32,6 +33,7 @@ impl<'a> Came<'a> {
             key: delivery.routing_key(),
             offset: delivery.offset().0,
             redelivered: delivery.redelivered(),
+            count: delivery.delivery_count(),
             damaged: delivery.damage().is_some(),
         }
     }
@@ -154,6 +156,7 @@ impl World {
                 key: delivery.routing_key(),
                 offset: delivery.offset().0,
                 redelivered: delivery.redelivered(),
+                count: delivery.delivery_count(),
                 damaged: delivery.damage().is_some(),
             };
             ids.push(self.came(queue, &came)?);
@@ -195,6 +198,7 @@ impl World {
         let entry = self.model.queues[queue].entries.get_mut(&id).expect("it was judged");
         entry.in_hands = true;
         entry.handed_out = true;
+        entry.times.handed_out(came.count, came.redelivered);
         Ok(id)
     }
 
@@ -455,6 +459,10 @@ fn judge_delivery(model: &Model, queue: QueueId, came: &Came<'_>) -> Result<Id, 
     }
     if entry.handed_out && !came.redelivered {
         return Err(format!("message {id} came again without its flag"));
+    }
+    let (least, most) = entry.times.known;
+    if came.count < least || came.count > most {
+        return Err(format!("message {id} came for time {}, not {least} to {most}", came.count));
     }
     Ok(id)
 }

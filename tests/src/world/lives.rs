@@ -108,6 +108,7 @@ impl World {
                 entry.in_hands = false;
                 // The mark that says so is not synced: a power cut may take it back.
                 entry.handed_out &= everything;
+                entry.times.opened(everything);
             }
         }
         Ok(seen)
@@ -137,8 +138,11 @@ impl World {
         self.bury_all(None);
         self.acks.clear();
         for queue in &mut self.model.queues {
-            for entry in queue.entries.values_mut().filter(|entry| entry.acked == Acked::Asked) {
-                entry.acked = Acked::Durable;
+            for entry in queue.entries.values_mut() {
+                entry.times.closed();
+                if entry.acked == Acked::Asked {
+                    entry.acked = Acked::Durable;
+                }
             }
         }
         self.count_engine();
