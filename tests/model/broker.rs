@@ -1,0 +1,239 @@
+//! What a broker has to answer, kept in plain maps and lists. It never looks at the engine.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fanlog::{ErrorKind, ExchangeKind};
+
+use crate::{
+    operations::{End, Operation, Settle},
+    routing::{Binding, queues_of},
+};
+
+/// Number of a message: its place among all that were stored.
+pub(crate) type Id = u64;
+
+/// Whether a message is flagged as redelivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flag {
+    No,
+    Yes,
+    /// It depends on how far the lease reached.
+    Maybe,
+}
+
+/// A message in a queue.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) id: Id,
+    pub(crate) bytes: usize,
+    pub(crate) flag: Flag,
+    /// Somebody has it.
+    pub(crate) held: bool,
+}
+
+/// A queue: its messages in the order of publishing.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Queue {
+    pub(crate) entries: Vec<Entry>,
+}
+
+/// What a call answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Done,
+    Fails(ErrorKind),
+    Message(Option<(Id, Flag)>),
+    Purged(u64),
+}
+
+/// The whole broker.
+#[derive(Debug, Clone)]
+pub(crate) struct Broker {
+    pub(crate) exchanges: BTreeMap<String, ExchangeKind>,
+    pub(crate) queues: BTreeMap<String, Queue>,
+    pub(crate) bindings: BTreeSet<Binding>,
+    /// Those that somebody has, in the order in which they were taken.
+    held: Vec<(String, Id)>,
+    next_id: Id,
+    /// Calls that were made before the sequence begins.
+    pub(crate) first: Vec<Operation>,
+    /// What the last call has to answer.
+    pub(crate) answer: Answer,
+}
+
+impl Default for Broker {
+    fn default() -> Self {
+        Self {
+            exchanges: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            bindings: BTreeSet::new(),
+            held: Vec::new(),
+            next_id: 0,
+            first: Vec::new(),
+            answer: Answer::Done,
+        }
+    }
+}
+
+impl Broker {
+    /// Messages that somebody has, with their queues.
+    pub(crate) fn held(&self) -> &[(String, Id)] {
+        &self.held
+    }
+
+    /// The number that the next stored message gets.
+    pub(crate) fn next_id(&self) -> Id {
+        self.next_id
+    }
+
+    /// Does what a call asks for, and notes what it has to answer.
+    pub(crate) fn apply(&mut self, operation: &Operation) {
+        let done = match operation {
+            Operation::DeclareExchange { name, kind } => self.declare_exchange(name, *kind),
+            Operation::DeleteExchange { name } => self.delete_exchange(name),
+            Operation::DeclareQueue { name } => {
+                self.queues.entry((*name).to_owned()).or_default();
+                Ok(Answer::Done)
+            }
+            Operation::DeleteQueue { name } => self.delete_queue(name),
+            Operation::Bind { queue, exchange, key } => self.bind(queue, exchange, key),
+            Operation::Unbind { queue, exchange, key } => self.unbind(queue, exchange, key),
+            Operation::Publish { exchange, key, bytes } => self.publish(&[(exchange, key)], *bytes),
+            Operation::PublishBatch { messages } => self.publish(messages, 8),
+            Operation::Get { queue } => self.get(queue),
+            Operation::Settle { place, how } => self.settle(place.index(self.held.len()), *how),
+            Operation::Purge { queue } => self.purge(queue),
+            Operation::Checkpoint | Operation::Reclaim | Operation::Advance { .. } => {
+                Ok(Answer::Done)
+            }
+            Operation::Again(end) => {
+                self.again(*end);
+                Ok(Answer::Done)
+            }
+        };
+        self.answer = done.unwrap_or_else(Answer::Fails);
+    }
+
+    fn exchange(&self, name: &str) -> Result<ExchangeKind, ErrorKind> {
+        self.exchanges.get(name).copied().ok_or(ErrorKind::NotFound)
+    }
+
+    fn queue(&mut self, name: &str) -> Result<&mut Queue, ErrorKind> {
+        self.queues.get_mut(name).ok_or(ErrorKind::NotFound)
+    }
+
+    fn declare_exchange(&mut self, name: &str, kind: ExchangeKind) -> Result<Answer, ErrorKind> {
+        let found = *self.exchanges.entry(name.to_owned()).or_insert(kind);
+        if found == kind { Ok(Answer::Done) } else { Err(ErrorKind::Mismatch) }
+    }
+
+    fn delete_exchange(&mut self, name: &str) -> Result<Answer, ErrorKind> {
+        self.exchanges.remove(name).ok_or(ErrorKind::NotFound)?;
+        self.bindings.retain(|binding| binding.exchange != name);
+        Ok(Answer::Done)
+    }
+
+    fn delete_queue(&mut self, name: &str) -> Result<Answer, ErrorKind> {
+        self.queues.remove(name).ok_or(ErrorKind::NotFound)?;
+        self.bindings.retain(|binding| binding.queue != name);
+        self.held.retain(|(queue, _)| queue != name);
+        Ok(Answer::Done)
+    }
+
+    /// A fanout exchange does not look at keys: all are one binding.
+    fn binding(&mut self, queue: &str, exchange: &str, key: &str) -> Result<Binding, ErrorKind> {
+        self.queue(queue)?;
+        let kind = self.exchange(exchange)?;
+        let key = if kind == ExchangeKind::Fanout { "" } else { key };
+        let [queue, exchange, key] = [queue, exchange, key].map(str::to_owned);
+        Ok(Binding { queue, exchange, key })
+    }
+
+    fn bind(&mut self, queue: &str, exchange: &str, key: &str) -> Result<Answer, ErrorKind> {
+        let binding = self.binding(queue, exchange, key)?;
+        self.bindings.insert(binding);
+        Ok(Answer::Done)
+    }
+
+    fn unbind(&mut self, queue: &str, exchange: &str, key: &str) -> Result<Answer, ErrorKind> {
+        let binding = self.binding(queue, exchange, key)?;
+        let was = self.bindings.remove(&binding);
+        if was { Ok(Answer::Done) } else { Err(ErrorKind::NotFound) }
+    }
+
+    fn route(&self, exchange: &str, key: &str) -> Result<Vec<String>, ErrorKind> {
+        let queues: Vec<String> = if exchange.is_empty() {
+            self.queues.contains_key(key).then(|| key.to_owned()).into_iter().collect()
+        } else {
+            let kind = self.exchange(exchange)?;
+            let found = queues_of(&self.bindings, exchange, kind, key);
+            found.into_iter().map(str::to_owned).collect()
+        };
+        if queues.is_empty() { Err(ErrorKind::Unroutable) } else { Ok(queues) }
+    }
+
+    fn publish(&mut self, messages: &[(&str, &str)], bytes: usize) -> Result<Answer, ErrorKind> {
+        let routes = messages.iter().map(|(exchange, key)| self.route(exchange, key));
+        for queues in routes.collect::<Result<Vec<_>, _>>()? {
+            let id = self.next_id;
+            self.next_id += 1;
+            for queue in queues {
+                let entry = Entry { id, bytes, flag: Flag::No, held: false };
+                self.queue(&queue)?.entries.push(entry);
+            }
+        }
+        Ok(Answer::Done)
+    }
+
+    fn get(&mut self, name: &str) -> Result<Answer, ErrorKind> {
+        let queue = self.queue(name)?;
+        let Some(entry) = queue.entries.iter_mut().find(|entry| !entry.held) else {
+            return Ok(Answer::Message(None));
+        };
+        entry.held = true;
+        let (id, flag) = (entry.id, entry.flag);
+        self.held.push((name.to_owned(), id));
+        Ok(Answer::Message(Some((id, flag))))
+    }
+
+    fn settle(&mut self, place: usize, how: Settle) -> Result<Answer, ErrorKind> {
+        let (name, id) = self.held.remove(place);
+        let queue = self.queue(&name)?;
+        let at = queue.entries.iter().position(|entry| entry.id == id);
+        let at = at.expect("a message in hand is in its queue");
+        match how {
+            Settle::Ack | Settle::Reject => drop(queue.entries.remove(at)),
+            Settle::Requeue => {
+                let entry = &mut queue.entries[at];
+                (entry.held, entry.flag) = (false, Flag::Yes);
+            }
+        }
+        Ok(Answer::Done)
+    }
+
+    fn purge(&mut self, name: &str) -> Result<Answer, ErrorKind> {
+        let queue = self.queue(name)?;
+        let before = queue.entries.len();
+        queue.entries.retain(|entry| entry.held);
+        Ok(Answer::Purged((before - queue.entries.len()) as u64))
+    }
+
+    /// What was in hands goes back.
+    fn again(&mut self, end: End) {
+        self.held.clear();
+        for queue in self.queues.values_mut() {
+            // Flags are kept as "all below": at a close exactly, else as far as leases reached.
+            let flagged = queue.entries.iter().rposition(|one| one.held || one.flag != Flag::No);
+            for (place, entry) in queue.entries.iter_mut().enumerate() {
+                let below = flagged.is_some_and(|flagged| place <= flagged);
+                entry.flag = match end {
+                    End::Close | End::Kill if entry.held => Flag::Yes,
+                    End::Close if below && entry.flag != Flag::Yes => Flag::Maybe,
+                    End::Close => entry.flag,
+                    End::Kill | End::PowerCut => Flag::Maybe,
+                };
+                entry.held = false;
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The calls that a sequence is made of, and how often each is made.
+
+use fanlog::ExchangeKind;
+use proptest::prelude::*;
+
+use crate::broker::Broker;
+
+/// Few names and keys: so that calls meet.
+const QUEUES: [&str; 4] = ["q0", "q1", "q2", "q3"];
+const EXCHANGES: [&str; 3] = ["fan", "one", "two"];
+const KEYS: [&str; 4] = ["", "a", "a.b", "b.a.c"];
+
+/// How a message in hand is settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Settle {
+    Ack,
+    Requeue,
+    Reject,
+}
+
+/// How an engine ends and begins again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It is closed.
+    Close,
+    /// Its process dies.
+    Kill,
+    /// The machine loses its power.
+    PowerCut,
+}
+
+/// One call.
+#[derive(Debug, Clone)]
+pub(crate) enum Operation {
+    DeclareExchange {
+        name: &'static str,
+        kind: ExchangeKind,
+    },
+    DeleteExchange {
+        name: &'static str,
+    },
+    DeclareQueue {
+        name: &'static str,
+    },
+    DeleteQueue {
+        name: &'static str,
+    },
+    Bind {
+        queue: &'static str,
+        exchange: &'static str,
+        key: &'static str,
+    },
+    Unbind {
+        queue: &'static str,
+        exchange: &'static str,
+        key: &'static str,
+    },
+    Publish {
+        exchange: &'static str,
+        key: &'static str,
+        bytes: usize,
+    },
+    /// All of them or none.
+    PublishBatch {
+        messages: Vec<(&'static str, &'static str)>,
+    },
+    Get {
+        queue: &'static str,
+    },
+    /// One of those in hand, by its place among them.
+    Settle {
+        place: prop::sample::Index,
+        how: Settle,
+    },
+    Purge {
+        queue: &'static str,
+    },
+    Checkpoint,
+    Reclaim,
+    Advance {
+        seconds: u64,
+    },
+    Again(End),
+}
+
+fn kind() -> impl Strategy<Value = ExchangeKind> {
+    prop_oneof![Just(ExchangeKind::Fanout), Just(ExchangeKind::Direct)]
+}
+
+fn queue() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(&QUEUES[..])
+}
+
+fn exchange() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(&EXCHANGES[..])
+}
+
+fn key() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(&KEYS[..])
+}
+
+/// Where a message enters, and with which key.
+fn address() -> impl Strategy<Value = (&'static str, &'static str)> {
+    prop_oneof![2 => (exchange(), key()), 1 => queue().prop_map(|queue| ("", queue))]
+}
+
+/// Small ones, and some of which a few fill a segment.
+fn bytes() -> impl Strategy<Value = usize> {
+    prop_oneof![6 => 8_usize..200, 1 => 8_usize..20_000]
+}
+
+/// A first exchange, queue and binding: most sequences have something to do from then on.
+pub(crate) fn first() -> impl Strategy<Value = Vec<Operation>> {
+    (kind(), key()).prop_map(|(kind, key)| {
+        let (name, queue) = (EXCHANGES[0], QUEUES[0]);
+        vec![
+            Operation::DeclareExchange { name, kind },
+            Operation::DeclareQueue { name: queue },
+            Operation::Bind { queue, exchange: name, key },
+        ]
+    })
+}
+
+/// The next call. What can't be has its turn too, less often.
+pub(crate) fn next(broker: &Broker) -> BoxedStrategy<Operation> {
+    let publish = (address(), bytes()).prop_map(|((exchange, key), bytes)| Operation::Publish {
+        exchange,
+        key,
+        bytes,
+    });
+    let batch = prop::collection::vec(address(), 1..5)
+        .prop_map(|messages| Operation::PublishBatch { messages });
+    let bind = (queue(), exchange(), key()).prop_map(|(queue, exchange, key)| Operation::Bind {
+        queue,
+        exchange,
+        key,
+    });
+    let unbind = (queue(), exchange(), key())
+        .prop_map(|(queue, exchange, key)| Operation::Unbind { queue, exchange, key });
+    let how =
+        prop_oneof![3 => Just(Settle::Ack), 1 => Just(Settle::Requeue), 1 => Just(Settle::Reject)];
+    let settle = (any::<prop::sample::Index>(), how)
+        .prop_map(|(place, how)| Operation::Settle { place, how });
+    let end = prop_oneof![Just(End::Close), Just(End::Kill), Just(End::PowerCut)];
+    let held = if broker.held().is_empty() { 1 } else { 6 };
+    prop_oneof![
+        10 => publish,
+        2 => batch,
+        8 => queue().prop_map(|queue| Operation::Get { queue }),
+        held => settle,
+        2 => (exchange(), kind()).prop_map(|(name, kind)| Operation::DeclareExchange { name, kind }),
+        3 => queue().prop_map(|name| Operation::DeclareQueue { name }),
+        3 => bind,
+        1 => unbind,
+        1 => exchange().prop_map(|name| Operation::DeleteExchange { name }),
+        1 => queue().prop_map(|name| Operation::DeleteQueue { name }),
+        1 => queue().prop_map(|queue| Operation::Purge { queue }),
+        1 => Just(Operation::Checkpoint),
+        1 => Just(Operation::Reclaim),
+        1 => (1_u64..100).prop_map(|seconds| Operation::Advance { seconds }),
+        2 => end.prop_map(Operation::Again),
+    ]
+    .boxed()
+}
