@@ -69,8 +69,9 @@ pub struct Config {
     pub free_bytes_min: u64,
     /// Largest payload of a message, in bytes. Default and maximum 64 MiB.
     pub message_bytes_max: usize,
-    /// Largest batch published as one, in bytes with its record heads. Default 64 MiB, range
-    /// 4 KiB to 80 MiB. A message of `message_bytes_max` always fits, whatever stands here.
+    /// Largest batch published as one, or transaction with its acks, in bytes with record heads.
+    /// Default 64 MiB, range 4 KiB to 80 MiB. A message of `message_bytes_max` that is published
+    /// alone always fits, whatever stands here.
     pub transaction_bytes_max: usize,
     /// Recent batches served from memory, in bytes. Default 64 MiB, range 1 MiB to 64 GiB.
     pub window_bytes_max: usize,

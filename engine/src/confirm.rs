@@ -50,6 +50,11 @@ impl Confirms {
         }
     }
 
+    /// Batches below it are confirmed.
+    pub(crate) fn finished(&self) -> u64 {
+        self.finished.load(Ordering::Acquire)
+    }
+
     /// Confirms every batch below `finished` and wakes those who wait for the newly confirmed.
     pub(crate) fn advance(&self, finished: u64) {
         let before = self.finished.fetch_max(finished, Ordering::AcqRel);

@@ -29,6 +29,7 @@ use crate::{
     recovery,
     route::{Change, ExchangeKind},
     storage::{LockError, RealStorage, Storage, StorageLock},
+    transaction::Transaction,
 };
 
 /// How long dropping the last handle waits for what is still unconfirmed.
@@ -268,6 +269,11 @@ impl Engine {
     /// A handle to publish with.
     pub fn publisher(&self) -> Publisher {
         Publisher::new(Arc::clone(&self.owner.core))
+    }
+
+    /// Begins a transaction: publishes and acks that take place together or not at all.
+    pub fn begin(&self) -> Transaction {
+        Transaction::new(Arc::clone(&self.owner.core))
     }
 
     /// Subscribes to a queue.

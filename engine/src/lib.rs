@@ -28,6 +28,7 @@ mod ledger;
 mod log;
 mod message;
 mod on_demand;
+mod pending;
 mod pins;
 mod publish;
 mod queue;
@@ -40,6 +41,7 @@ mod route;
 mod stats;
 pub mod storage;
 mod supply;
+mod transaction;
 
 pub use fanlog_segment_format::{
     Offset,
@@ -67,6 +69,7 @@ pub use crate::{
     recovery::{Cut, Gap, RecoveryReport},
     route::{Change, ExchangeKind},
     stats::{Histogram, Stats},
+    transaction::Transaction,
 };
 
 #[cfg(doctest)]

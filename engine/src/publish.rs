@@ -51,7 +51,8 @@ impl Clone for Publisher {
 /// Where messages of one publish were placed.
 #[derive(Debug, Clone, Copy)]
 struct Placed {
-    batch: BatchNumber,
+    /// `None`: there was nothing to place.
+    batch: Option<BatchNumber>,
     first: Offset,
     messages: u32,
 }
@@ -86,7 +87,8 @@ impl Publisher {
     ///
     /// Nothing was stored, in each of these cases.
     pub fn publish(&self, message: &Message<'_>) -> Result<Ticket> {
-        let placed = self.append(std::slice::from_ref(message), false, Wait::AsConfigured)?;
+        let messages = std::slice::from_ref(message);
+        let placed = self.append(messages, ALONE, false, Wait::AsConfigured)?;
         Ok(self.ticket(placed.0))
     }
 
@@ -100,7 +102,7 @@ impl Publisher {
     pub async fn publish_async(&self, message: &Message<'_>) -> Result<Ticket> {
         loop {
             let space = self.shared.core.append.space_event.listen();
-            match self.append(std::slice::from_ref(message), false, Wait::Never) {
+            match self.append(std::slice::from_ref(message), ALONE, false, Wait::Never) {
                 Err(Error::Full { .. } | Error::OutOfSpace { .. }) => space.await,
                 other => return Ok(self.ticket(other?.0)),
             }
@@ -135,7 +137,7 @@ impl Publisher {
     /// Publishes a message, and writes it in this thread if the caller is alone.
     fn lead(&self, message: &Message<'_>) -> Result<Ticket> {
         let messages = std::slice::from_ref(message);
-        let (placed, lead) = self.append(messages, true, Wait::AsConfigured)?;
+        let (placed, lead) = self.append(messages, ALONE, true, Wait::AsConfigured)?;
         if lead {
             self.shared.core.lead();
         }
@@ -152,11 +154,34 @@ impl Publisher {
     pub fn publish_batch(&self, messages: &[Message<'_>]) -> Result<Ticket> {
         if messages.is_empty() {
             let first = self.shared.core.append.lock().next_offset();
-            let placed = Placed { batch: BatchNumber(0), first, messages: 0 };
-            return Ok(self.ticket(placed));
+            return Ok(self.ticket(Placed { batch: None, first, messages: 0 }));
         }
-        let placed = self.append(messages, false, Wait::AsConfigured)?;
+        let placed = self.append(messages, BATCH, false, Wait::AsConfigured)?;
         Ok(self.ticket(placed.0))
+    }
+
+    /// Appends messages and ack records, either perhaps none, as one.
+    pub(crate) fn publish_with(&self, messages: &[Message<'_>], acks: &[u8]) -> Result<Ticket> {
+        let whole = Whole { what: "transaction", acks };
+        let placed = self.append(messages, whole, false, Wait::AsConfigured)?;
+        Ok(self.ticket(placed.0))
+    }
+
+    /// Whether a message could be published now: the size of its record, and the limit for records
+    /// that are placed as one.
+    pub(crate) fn admit(&self, message: &Message<'_>) -> Result<(usize, usize)> {
+        let core = &*self.shared.core;
+        core.check_writable()?;
+        message.validate(core.config.message_bytes_max)?;
+        let routed = Routes::One(self.route(message)?);
+        let messages = std::slice::from_ref(message);
+        let epoch = core.epoch;
+        let records = Records { messages, routed: &routed, acks: &[], time_us: 0, epoch };
+        Ok((records.need().bytes, core.config.batch_bytes_max()))
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.shared.core
     }
 
     fn ticket(&self, placed: Placed) -> Ticket {
@@ -166,6 +191,7 @@ impl Publisher {
     fn append(
         &self,
         messages: &[Message<'_>],
+        whole: Whole<'_>,
         blocking: bool,
         wait: Wait,
     ) -> Result<(Placed, bool)> {
@@ -178,10 +204,10 @@ impl Publisher {
         let epoch = core.epoch;
         loop {
             let (routed, version) = self.route_all(messages)?;
-            let records = Records { messages, routed: &routed, time_us, epoch };
+            let records = Records { messages, routed: &routed, acks: whole.acks, time_us, epoch };
             let need = records.need();
-            if let [_, _, ..] = messages {
-                within("batch", need.bytes, core.config.batch_bytes_max())?;
+            if messages.len() + whole.acks.len() > 1 {
+                within(whole.what, need.bytes, core.config.batch_bytes_max())?;
             }
             within("message", need.bytes, core.config.store_share())?;
             let state = core.append.lock();
@@ -199,18 +225,18 @@ impl Publisher {
                     state
                 }
             };
-            if state.version != version {
+            if version.is_some_and(|version| version != state.version) {
                 continue;
             }
             return Ok(records.place(core, state, need, blocking));
         }
     }
 
-    /// Routes of all messages, under one version of the topology.
-    fn route_all(&self, messages: &[Message<'_>]) -> Result<(Routes, u64)> {
-        let first = self.route(&messages[0])?;
-        if messages.len() == 1 {
-            return Ok((Routes::One(first), first.version));
+    /// Routes of all messages, under one version of the topology, if there are any.
+    fn route_all(&self, messages: &[Message<'_>]) -> Result<(Routes, Option<u64>)> {
+        if let [message] = messages {
+            let routed = self.route(message)?;
+            return Ok((Routes::One(routed), Some(routed.version)));
         }
         'again: loop {
             let mut list = Vec::with_capacity(messages.len());
@@ -222,7 +248,7 @@ impl Publisher {
                 }
                 list.push(routed);
             }
-            let version = list[0].version;
+            let version = list.first().map(|first| first.version);
             return Ok((Routes::Many(list), version));
         }
     }
@@ -244,6 +270,18 @@ impl Publisher {
         *self.shared.cache.lock().unwrap_or_else(PoisonError::into_inner) = RouteCache::new();
     }
 }
+
+/// What is placed as one.
+#[derive(Clone, Copy)]
+struct Whole<'a> {
+    /// What it is called where it is too large.
+    what: &'static str,
+    /// Ack records that go with the messages.
+    acks: &'a [u8],
+}
+
+const ALONE: Whole<'_> = Whole { what: "message", acks: &[] };
+const BATCH: Whole<'_> = Whole { what: "batch", acks: &[] };
 
 /// What to do where there is no room.
 #[derive(Clone, Copy, PartialEq)]
@@ -270,6 +308,7 @@ impl Routes {
 struct Records<'a> {
     messages: &'a [Message<'a>],
     routed: &'a Routes,
+    acks: &'a [u8],
     time_us: u64,
     epoch: fanlog_segment_format::Epoch,
 }
@@ -301,9 +340,9 @@ impl<'a> Records<'a> {
     }
 
     fn need(&self) -> Need {
-        let bytes = (0..self.messages.len())
-            .map(|at| align_up(self.record(at).encoded_bytes(), RECORD_ALIGN))
-            .sum();
+        let records = (0..self.messages.len())
+            .map(|at| align_up(self.record(at).encoded_bytes(), RECORD_ALIGN));
+        let bytes = self.acks.len() + records.sum::<usize>();
         let messages = u32::try_from(self.messages.len()).unwrap_or(u32::MAX);
         Need { bytes, messages }
     }
@@ -320,10 +359,13 @@ impl<'a> Records<'a> {
         let lead = blocking && core.may_lead(&state);
         state.make_room(core.append.pool(), need);
         let placed = Placed {
-            batch: state.open_number(),
+            batch: Some(state.open_number()),
             first: state.next_offset(),
             messages: need.messages,
         };
+        if !self.acks.is_empty() {
+            state.acks(self.acks);
+        }
         let mut loans: Vec<(Loan, &[u8])> = Vec::new();
         let mut payload_bytes = 0;
         for at in 0..self.messages.len() {
@@ -373,7 +415,8 @@ pub struct Ticket {
 
 impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Ticket({} messages in batch {})", self.placed.messages, self.placed.batch)
+        let Placed { batch, messages, .. } = self.placed;
+        write!(f, "Ticket({messages} messages in batch {batch:?})")
     }
 }
 
@@ -384,8 +427,8 @@ impl Ticket {
     }
 
     /// The number of the batch whose confirm this ticket waits for; none for an empty list.
-    fn number(&self) -> Option<u64> {
-        (self.placed.messages > 0).then_some(self.placed.batch.0)
+    pub(crate) fn number(&self) -> Option<u64> {
+        self.placed.batch.map(|batch| batch.0)
     }
 
     /// Waits for the confirm. On return the message survives a power cut (a `Buffered` one: the

@@ -26,27 +26,18 @@ use crate::{
     },
     log::Log,
     on_demand::OnDemand,
+    pending::PendingAcks,
 };
-
-/// What was acked in one segment.
-#[derive(Debug, Clone, Copy)]
-struct InSegment {
-    /// Where the segment starts.
-    first: Offset,
-    /// Offsets below it, from `first` on, were known to be in it.
-    end: Offset,
-    amount: Amount,
-}
 
 /// What consumers did since the last ack record of the queue.
 #[derive(Debug, Default)]
 pub(crate) struct Dirty {
-    acks: AckBatch,
-    /// In order of offset. An ack record speaks of one segment.
-    amounts: Vec<InSegment>,
+    acks: PendingAcks,
     purge: Option<Box<Purge>>,
     /// All that was acked or purged, written or not: what the ledger will count as acked.
     settled: Amount,
+    /// Acks that transactions write, not known to be confirmed yet.
+    committing: Vec<Committing>,
     /// The lease that delivery wants: everything below may be handed out.
     lease: Option<Offset>,
     /// How often messages that came back were handed out, where that is not written yet.
@@ -64,6 +55,19 @@ struct Purge {
     to: Offset,
     amount: Amount,
     kept: AckBatch,
+}
+
+/// The number of the batch that a transaction is in, once it has its place.
+pub(crate) type Place = Arc<AtomicU64>;
+
+/// No place yet.
+pub(crate) const NO_PLACE: u64 = u64::MAX;
+
+/// What a transaction acks.
+#[derive(Debug)]
+struct Committing {
+    place: Place,
+    acks: AckBatch,
 }
 
 /// A queue.
@@ -186,8 +190,7 @@ impl Queue {
     ) -> (u64, bool) {
         let mut dirty = self.dirty();
         for claim in messages {
-            dirty.acks.insert(claim.from, claim.offset.0 + 1);
-            dirty.note(log, claim.offset, claim.amount());
+            dirty.acks.insert(log, claim);
             dirty.settled = dirty.settled.plus(claim.amount());
         }
         self.enlist(dirty, list)
@@ -195,18 +198,26 @@ impl Queue {
 
     /// Drops everything below `to` but what is `kept`. Of `sent`, what the queue got below `to`
     /// without what is kept, all that nobody settled yet is dropped: how much that is, and the
-    /// number of the commit that will make it durable. `None`: there was nothing to drop.
+    /// number of the commit that will make it durable. `None`: there was nothing to drop. Batches
+    /// below `confirmed` are confirmed.
     pub(crate) fn purge(
         self: &Arc<Self>,
         list: &DirtyQueues,
         to: Offset,
         sent: Amount,
-        kept: AckBatch,
+        mut kept: AckBatch,
+        confirmed: u64,
     ) -> Option<(Amount, u64, bool)> {
         let mut dirty = self.dirty();
         let dropped = sent.less(dirty.settled);
         if dropped.messages == 0 {
             return None;
+        }
+        // What a transaction acks is counted by its own record, which may come after this one in
+        // the log, or never: until then it is not the purge's.
+        dirty.forget_committed(confirmed);
+        for (start, end) in dirty.committing.iter().flat_map(|one| one.acks.runs()) {
+            kept.insert(start, end);
         }
         dirty.settled = dirty.settled.plus(dropped);
         // One that waits already is part of this: what it kept was acked since, or is kept still,
@@ -215,6 +226,28 @@ impl Queue {
         dirty.purge = Some(Box::new(Purge { to, amount: before.plus(dropped), kept }));
         let (commit, first) = self.enlist(dirty, list);
         Some((dropped, commit, first))
+    }
+
+    /// Takes note of messages that a transaction is about to ack: they count as settled from here
+    /// on. Batches below `confirmed` are confirmed.
+    pub(crate) fn commit_begins(&self, claims: &[Claim], place: &Place, confirmed: u64) {
+        let mut acks = AckBatch::default();
+        let mut dirty = self.dirty();
+        dirty.forget_committed(confirmed);
+        for claim in claims {
+            acks.insert(claim.offset.0, claim.offset.0 + 1);
+            dirty.settled = dirty.settled.plus(claim.amount());
+        }
+        dirty.committing.push(Committing { place: Arc::clone(place), acks });
+    }
+
+    /// Undoes [`Queue::commit_begins`]: the transaction got no place.
+    pub(crate) fn commit_failed(&self, claims: &[Claim], place: &Place) {
+        let mut dirty = self.dirty();
+        for claim in claims {
+            dirty.settled = dirty.settled.less(claim.amount());
+        }
+        dirty.committing.retain(|one| !Arc::ptr_eq(&one.place, place));
     }
 
     /// Asks for a lease: everything below `offset` may be handed out once it is in the log.
@@ -278,24 +311,7 @@ impl Queue {
     pub(crate) fn drain(self: &Arc<Self>, list: &DirtyQueues, log: &Log, out: &mut Vec<u8>) {
         let mut dirty = self.dirty();
         dirty.listed = None;
-        if !dirty.acks.is_empty() {
-            let mut scratch = Vec::new();
-            let amounts = std::mem::take(&mut dirty.amounts);
-            let mut start = 0;
-            for (at, part) in amounts.iter().enumerate() {
-                let next = amounts.get(at + 1).map_or(u64::MAX, |next| next.first.0);
-                // What lies between, and is not this queue's, goes with the later segment.
-                let end =
-                    if next == u64::MAX { next } else { log.bounds_at(part.first).1.0.min(next) };
-                scratch.clear();
-                dirty.acks.encode_within(start, end, &mut scratch);
-                let Amount { messages, bytes } = part.amount;
-                let acks = AckBytes(&scratch);
-                Control::Ack { queue: self.id, messages, bytes, acks }.encode(out);
-                start = end;
-            }
-            dirty.acks.clear();
-        }
+        dirty.acks.drain(self.id, log, out);
         if let Some(purge) = dirty.purge.take() {
             let Purge { to, amount: Amount { messages, bytes }, kept } = *purge;
             let mut set = Vec::new();
@@ -332,28 +348,16 @@ impl Queue {
     pub(crate) fn unwritten(&self) -> Amount {
         let dirty = self.dirty();
         let purged = dirty.purge.as_ref().map_or(Amount::default(), |purge| purge.amount);
-        dirty.amounts.iter().fold(purged, |sum, part| sum.plus(part.amount))
+        purged.plus(dirty.acks.amount())
     }
 }
 
 impl Dirty {
-    /// Counts an acked message with its segment.
-    fn note(&mut self, log: &Log, offset: Offset, amount: Amount) {
-        let at = self.amounts.partition_point(|part| part.first <= offset);
-        if let Some(part) = at.checked_sub(1).and_then(|at| self.amounts.get_mut(at)) {
-            if offset < part.end {
-                part.amount = part.amount.plus(amount);
-                return;
-            }
-            let (first, end) = log.bounds_at(offset);
-            if first == part.first {
-                // It has grown since.
-                part.end = end;
-                part.amount = part.amount.plus(amount);
-                return;
-            }
+    /// Forgets transactions whose batch, below `confirmed`, is confirmed: the ledger has their acks.
+    fn forget_committed(&mut self, confirmed: u64) {
+        self.committing.retain(|one| one.place.load(Ordering::Acquire) >= confirmed);
+        if self.committing.is_empty() {
+            self.committing = Vec::new();
         }
-        let (first, end) = log.bounds_at(offset);
-        self.amounts.insert(at, InSegment { first, end, amount });
     }
 }

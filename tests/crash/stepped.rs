@@ -29,6 +29,7 @@ fn rehearse(seed: u64, wanted: &[Purpose]) -> Vec<Purpose> {
     assert!(checkpoints >= 3 && topology_changes >= 10 && recycled >= 2, "{counts:?}");
     assert!(rewritten >= 2 && merged >= 2, "{counts:?}");
     assert!(counts.acks_waited > 3 && counts.acks_lazy > 10, "{counts:?}");
+    assert!(counts.transactions > 5, "{counts:?}");
     assert!(counts.requeued > 10 && counts.consumers_dropped > 3, "{counts:?}");
     assert!(
         counts.batches > 3 && counts.buffered > 3 && counts.most_unconfirmed >= 3,
@@ -109,7 +110,7 @@ fn every_operation_may_be_the_last() {
         return cut_everywhere(seed, &[]);
     }
     // One on a disk that reserves written blocks, one where they have to be filled.
-    cut_everywhere(1, &common);
+    cut_everywhere(7, &common);
     let filled = [&common[..], &[P::FreeZeros, P::SegmentCreate]].concat();
-    cut_everywhere(6, &filled);
+    cut_everywhere(10, &filled);
 }

@@ -33,3 +33,4 @@ mod space;
 mod stats;
 mod support;
 mod topology;
+mod transaction;

@@ -73,6 +73,7 @@ fn what_the_model_holds_is_what_the_engine_delivers() {
     assert!(failures.is_empty(), "{} failures\n{}", failures.len(), failures.join("\n"));
     assert!(total.closes > seeds && total.crashes > seeds / 2, "{total:?}");
     assert!(total.kills > seeds / 4, "{total:?}");
+    assert!(total.transactions > seeds, "{total:?}");
     assert!(total.purges > seeds / 2 && total.backups > seeds / 4, "{total:?}");
     assert!(total.rewritten > seeds / 4 && total.merged > seeds / 8, "{total:?}");
     assert!(total.recycled > seeds && total.redelivered > seeds, "{total:?}");
@@ -89,6 +90,7 @@ fn add(total: &mut Counts, one: &Counts) {
     total.rewritten += one.rewritten;
     total.merged += one.merged;
     total.purges += one.purges;
+    total.transactions += one.transactions;
     total.backups += one.backups;
     total.closes += one.closes;
     total.crashes += one.crashes;

@@ -5,6 +5,7 @@
 //! J3. What is in doubt is there or not, but a publisher's messages end at one place: no hole.
 //! J4. Exchanges, queues and bindings are the confirmed ones, perhaps with the change under way.
 //! J5. Depths are what browsing counts, and the engine's own check finds nothing.
+//! J6. A transaction in doubt took place as a whole, messages and acks, or not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,6 +56,7 @@ pub fn compare(engine: &Engine, model: &mut Model, bounds: Bounds) -> Result<See
         seen.messages += compare_queue(engine, model, name, *queue, end, &mut findings)
             .map_err(|problem| format!("queue {name}: {problem}"))?;
     }
+    settle_transactions(model, &findings)?;
     settle_fates(model, &findings, bounds, end, &mut seen)?;
     let report = engine.check(&mut |_| {}).map_err(|error| format!("check: {error}"))?;
     if let Some(problem) = report.problems.first() {
@@ -200,6 +202,27 @@ fn browse(
         }
     }
     Ok(found)
+}
+
+/// Of each transaction in doubt all took place, or nothing (J6).
+fn settle_transactions(model: &mut Model, findings: &Findings) -> Result<(), String> {
+    for doubt in std::mem::take(&mut model.transactions) {
+        let stored = doubt.messages.iter().filter_map(|id| {
+            let there = findings.present.contains_key(id);
+            (there || findings.absent.contains(id)).then_some(there)
+        });
+        let queues = &model.topology.queues;
+        let acked = doubt.acks.iter().filter_map(|(queue, id)| {
+            let kept = queues.values().any(|kept| kept == queue) && !model.queues[*queue].lax;
+            let entry = model.queues[*queue].entries.get(id).filter(|_| kept)?;
+            (!findings.absent.contains(id)).then_some(entry.acked == Acked::Durable)
+        });
+        let outcomes: BTreeSet<bool> = stored.chain(acked).collect();
+        if outcomes.len() > 1 {
+            return Err(format!("of a transaction there is some and not all: {doubt:?}"));
+        }
+    }
+    Ok(())
 }
 
 /// Decides what became of each message, and whether that may be (J1, J3).

@@ -165,6 +165,15 @@ impl Topology {
     }
 }
 
+/// A transaction that was committed and not confirmed: all of it took place, or none.
+#[derive(Debug, Clone)]
+pub struct Doubt {
+    /// What it publishes: at least one message.
+    pub messages: Vec<Id>,
+    /// What it acks.
+    pub acks: Vec<(QueueId, Id)>,
+}
+
 /// All that a store has to hold, and all that it must not.
 #[derive(Debug, Clone, Default)]
 pub struct Model {
@@ -176,6 +185,8 @@ pub struct Model {
     pub topology: Topology,
     /// What it is if the change under way takes place after all.
     pub doubtful: Option<Topology>,
+    /// Transactions without an outcome yet.
+    pub transactions: Vec<Doubt>,
     /// An exchange was deleted: the name of a message's exchange may be forgotten.
     pub exchange_deleted: bool,
     /// The highest epoch that an opening reported.
@@ -215,6 +226,18 @@ impl Model {
                 times: Times::default(),
             };
             self.queues[queue].entries.insert(id, entry);
+        }
+    }
+
+    /// Notes that what published these messages is confirmed: if it was a transaction, so are its acks.
+    pub fn committed(&mut self, messages: &[Id]) {
+        let Some(at) = self.transactions.iter().position(|one| one.messages == messages) else {
+            return;
+        };
+        for (queue, id) in self.transactions.swap_remove(at).acks {
+            if let Some(entry) = self.queues[queue].entries.get_mut(&id) {
+                entry.acked = Acked::Durable;
+            }
         }
     }
 

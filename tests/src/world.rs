@@ -9,6 +9,7 @@ mod lives;
 mod publish;
 mod space;
 mod topology;
+mod transact;
 
 use std::cell::RefCell;
 use std::fmt::Display;
@@ -57,6 +58,7 @@ pub struct Counts {
     pub rewritten: u64,
     pub merged: u64,
     pub purges: u64,
+    pub transactions: u64,
     pub backups: u64,
     pub most_unconfirmed: usize,
     pub closes: u64,
@@ -303,6 +305,7 @@ impl World {
             960..966 => self.drain_some(),
             966..983 => self.thin_some(),
             983..985 => self.purge_some(),
+            785..815 => self.transact(),
             985..989 => self.look(),
             989 => self.back_up(),
             990..995 if self.plan.lives => self.close_and_reopen(),

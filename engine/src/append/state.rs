@@ -311,6 +311,13 @@ impl Appender {
         self.open.control_bytes += records.len();
     }
 
+    /// Places ack records that belong to what is placed next, in the room that was made for both.
+    pub(crate) fn acks(&mut self, records: &[u8]) {
+        self.extend(records.len()).copy_from_slice(records);
+        self.open.sync = true;
+        self.open.control_bytes += records.len();
+    }
+
     /// Seals the open batch, if anything is in it, onto the queue of sealed ones.
     pub(crate) fn seal(&mut self) {
         if let Some(taken) = self.take_open(self.open.ack_room) {

@@ -19,6 +19,8 @@ pub(crate) struct Claim {
     pub(crate) from: u64,
     pub(super) bytes: u32,
     pub(super) earlier: Earlier,
+    /// A transaction is going to ack it: nobody else settles it meanwhile.
+    pub(super) in_transaction: bool,
 }
 
 impl Claim {
@@ -29,7 +31,7 @@ impl Claim {
 
     /// It was in somebody's hands: when it comes again it says so.
     pub(super) fn again(self) -> Self {
-        Self { earlier: self.earlier.again(), ..self }
+        Self { earlier: self.earlier.again(), in_transaction: false, ..self }
     }
 
     /// How often it was handed out, where it is in somebody's hands.

@@ -63,7 +63,7 @@ impl ConsumerShared {
         self.event.notify(usize::MAX);
     }
 
-    fn unknown(&self, tag: DeliveryTag) -> Error {
+    pub(super) fn unknown(&self, tag: DeliveryTag) -> Error {
         if self.hand().is_closed() {
             return Error::Closed;
         }
@@ -111,7 +111,7 @@ impl ConsumerShared {
         if self.give_back(&[tag]) { Ok(()) } else { Err(self.unknown(tag)) }
     }
 
-    pub(super) fn requeue_all(&self, tags: &[DeliveryTag]) {
+    pub(crate) fn requeue_all(&self, tags: &[DeliveryTag]) {
         self.give_back(tags);
     }
 
@@ -135,7 +135,7 @@ impl ConsumerShared {
 
     /// Puts back what was handed out. That it was is written with a batch to come: whoever had it
     /// survived it.
-    fn came_back(&self, dispatch: &mut Dispatch, settled: &[Claim]) {
+    pub(super) fn came_back(&self, dispatch: &mut Dispatch, settled: &[Claim]) {
         if settled.is_empty() {
             return;
         }
@@ -265,6 +265,10 @@ impl Consumer {
         dispatch.make().join(Arc::clone(&shared));
         drop(dispatch);
         Self { shared }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<ConsumerShared> {
+        &self.shared
     }
 
     /// Its tag: the one given, or the one made up.

@@ -190,6 +190,10 @@ impl Delivery {
         self.ready.earlier.is_suspect()
     }
 
+    pub(crate) fn consumer(&self) -> &Arc<ConsumerShared> {
+        &self.consumer
+    }
+
     pub(super) fn into_parts(mut self) -> (DeliveryTag, Ready) {
         self.settled = true;
         (self.tag, self.ready.clone())
@@ -279,6 +283,10 @@ impl DeliveryBatch {
             return Ok(());
         }
         self.consumer.ack_all(&self.tags).map(drop)
+    }
+
+    pub(crate) fn consumer(&self) -> &Arc<ConsumerShared> {
+        &self.consumer
     }
 
     /// Leaves them unsettled in the consumer's hands, to be settled by their tags.

@@ -146,23 +146,78 @@ impl Hand {
     }
 
     pub(super) fn settle(&mut self, tag: DeliveryTag) -> Option<Claim> {
-        let at = self.position_of(tag)?;
-        let claim = self.held.get_mut(at)?.claim.take()?;
-        self.outstanding -= 1;
-        self.leave_out_settled();
-        Some(claim)
+        self.take(tag, false)
     }
 
-    /// Settles everything up to and with `tag`; an unknown tag settles nothing.
+    /// Takes a message out, if it is, or is not, in a transaction.
+    fn take(&mut self, tag: DeliveryTag, in_transaction: bool) -> Option<Claim> {
+        let at = self.position_of(tag)?;
+        let claim = &mut self.held.get_mut(at)?.claim;
+        let taken = claim.take_if(|claim| claim.in_transaction == in_transaction)?;
+        self.outstanding -= 1;
+        self.leave_out_settled();
+        Some(taken)
+    }
+
+    /// Settles everything up to and with `tag` but what is in a transaction; an unknown tag settles
+    /// nothing.
     pub(super) fn settle_to(&mut self, tag: DeliveryTag) -> Option<Vec<Claim>> {
         let count = self.held.partition_point(|held| held.tag <= tag.0);
-        if count == 0 || tag.0 >= self.next_tag {
+        if tag.0 >= self.next_tag {
             return None;
         }
-        let settled: Vec<Claim> = self.held.drain(..count).filter_map(|held| held.claim).collect();
+        let (mut settled, mut kept) = (Vec::with_capacity(count), Vec::new());
+        for held in self.held.drain(..count) {
+            match held.claim {
+                Some(claim) if claim.in_transaction => kept.push(held),
+                claim => settled.extend(claim),
+            }
+        }
+        kept.into_iter().rev().for_each(|held| self.held.push_front(held));
         self.outstanding -= settled.len();
         self.leave_out_settled();
-        Some(settled)
+        (!settled.is_empty()).then_some(settled)
+    }
+
+    /// Keeps a message for a transaction; says whether it is there and in none yet.
+    pub(super) fn reserve(&mut self, tag: DeliveryTag) -> bool {
+        self.mark(tag, true)
+    }
+
+    /// Gives back what was kept for a transaction: it can be settled by its tag again.
+    pub(super) fn release(&mut self, tag: DeliveryTag) -> bool {
+        self.mark(tag, false)
+    }
+
+    fn mark(&mut self, tag: DeliveryTag, in_transaction: bool) -> bool {
+        let held = self.position_of(tag).and_then(|at| self.held.get_mut(at));
+        let claim = held.and_then(|held| held.claim.as_mut());
+        let Some(claim) = claim.filter(|claim| claim.in_transaction != in_transaction) else {
+            return false;
+        };
+        claim.in_transaction = in_transaction;
+        true
+    }
+
+    /// Whether a message is kept for a transaction.
+    pub(super) fn is_reserved(&self, tag: DeliveryTag) -> bool {
+        let held = self.position_of(tag).and_then(|at| self.held.get(at));
+        held.and_then(|held| held.claim).is_some_and(|claim| claim.in_transaction)
+    }
+
+    /// Takes a message that is kept for a transaction.
+    pub(super) fn take_reserved(&mut self, tag: DeliveryTag) -> Option<Claim> {
+        self.take(tag, true)
+    }
+
+    /// Puts back what [`Hand::take_reserved`] took.
+    pub(super) fn put_back(&mut self, tag: DeliveryTag, claim: Claim) {
+        let at = self.held.partition_point(|held| held.tag < tag.0);
+        match self.held.get_mut(at).filter(|held| held.tag == tag.0) {
+            Some(held) => held.claim = Some(claim),
+            None => self.held.insert(at, Held { tag: tag.0, claim: Some(claim) }),
+        }
+        self.outstanding += 1;
     }
 
     fn leave_out_settled(&mut self) {
@@ -260,6 +315,27 @@ mod tests {
             assert_eq!(found, kept(tag).then_some(tag));
         }
         assert_eq!(hand.outstanding(), 0);
+    }
+
+    #[test]
+    fn what_is_in_a_transaction_is_settled_by_it_alone() {
+        let mut hand = hand_with(5);
+        for tag in [1, 3] {
+            assert!(hand.reserve(DeliveryTag(tag)));
+            assert!(!hand.reserve(DeliveryTag(tag)), "a tag is in one transaction");
+            assert!(hand.settle(DeliveryTag(tag)).is_none());
+        }
+        let settled = hand.settle_to(DeliveryTag(4)).unwrap();
+        assert_eq!(settled.iter().map(|claim| claim.offset.0).collect::<Vec<_>>(), [1, 3]);
+        assert!(hand.settle_to(DeliveryTag(4)).is_none());
+        assert_eq!((hand.outstanding(), hand.credit()), (3, 7));
+        let taken = hand.take_reserved(DeliveryTag(1)).unwrap();
+        assert!(hand.take_reserved(DeliveryTag(1)).is_none() && hand.outstanding() == 2);
+        hand.put_back(DeliveryTag(1), taken);
+        assert!(hand.is_reserved(DeliveryTag(1)) && hand.release(DeliveryTag(1)));
+        assert_eq!(hand.settle(DeliveryTag(1)).unwrap().offset, Offset(0));
+        assert!(hand.take_reserved(DeliveryTag(3)).is_some());
+        assert!(hand.settle(DeliveryTag(5)).is_some() && hand.outstanding() == 0);
     }
 
     #[test]

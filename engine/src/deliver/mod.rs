@@ -20,18 +20,20 @@ mod hand;
 mod options;
 mod purge;
 mod reader;
+mod reserve;
 mod sleepers;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use fanlog_segment_format::Offset;
 
-use self::consumer::ConsumerShared;
 pub(crate) use self::{
     claim::Claim,
+    consumer::ConsumerShared,
     earlier::Earlier,
     purge::purge,
     reader::{Fields, Guard, Part, Reader, Ready},
+    reserve::Reserved,
     sleepers::{Sleepers, Waiting},
 };
 pub use self::{

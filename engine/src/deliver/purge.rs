@@ -34,9 +34,9 @@ pub(crate) fn purge(core: &Arc<Core>, queue: &Arc<Queue>) -> Result<u64> {
         kept.insert(claim.offset.0, claim.offset.0 + 1);
         held = held.plus(claim.amount());
     }
-    let Some((dropped, commit, first)) = queue.purge(&core.dirty, to, sent.less(held), kept) else {
-        return Ok(0);
-    };
+    let (sent, confirmed) = (sent.less(held), core.confirms.finished());
+    let purged = queue.purge(&core.dirty, to, sent, kept, confirmed);
+    let Some((dropped, commit, first)) = purged else { return Ok(0) };
     dispatch.returned.clear();
     dispatch.reader.get_or_insert_with(|| Reader::new(queue)).skip_to(to);
     drop(hands);

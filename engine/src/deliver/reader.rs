@@ -93,7 +93,8 @@ impl Ready {
     /// What is known of it without its bytes.
     pub(super) fn claim(&self) -> Claim {
         let Self { offset, from, earlier, .. } = *self;
-        Claim { offset, from, bytes: self.fields.payload.bytes, earlier }
+        let bytes = self.fields.payload.bytes;
+        Claim { offset, from, bytes, earlier, in_transaction: false }
     }
 }
 

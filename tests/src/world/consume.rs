@@ -11,9 +11,9 @@ use crate::model::{Acked, Fate, Id, Model, QueueId};
 /// A consumer and what it holds.
 #[derive(Debug)]
 pub(super) struct Taker {
-    consumer: Consumer,
+    pub(super) consumer: Consumer,
     pub(super) queue: QueueId,
-    hands: BTreeMap<DeliveryTag, Id>,
+    pub(super) hands: BTreeMap<DeliveryTag, Id>,
 }
 
 /// A delivery as a consumer sees it, whichever way it came.
@@ -211,7 +211,7 @@ impl World {
         }
     }
 
-    fn set_acked(&mut self, queue: QueueId, ids: &[Id], acked: Acked) {
+    pub(super) fn set_acked(&mut self, queue: QueueId, ids: &[Id], acked: Acked) {
         for id in ids {
             if let Some(entry) = self.model.queues[queue].entries.get_mut(id) {
                 entry.acked = acked;

@@ -102,7 +102,7 @@ impl World {
         Ok(())
     }
 
-    fn offer(&mut self) -> Id {
+    pub(super) fn offer(&mut self) -> Id {
         let buffered = self.random.chance(12);
         let bytes = match self.random.below(1000) {
             0..700 => 8 + self.random.place(600),
@@ -136,6 +136,7 @@ impl World {
             }
             self.model.sent[*id].fate = Fate::Confirmed(offset);
         }
+        self.model.committed(ids);
         Ok(())
     }
 

@@ -76,8 +76,12 @@ impl Quarantine<'_> {
             taken.push(batch);
         }
         let end = candidate.end_offset.or(bound.map(|bound| bound.first_offset));
+        // Of a file that was cut short nobody knows how far the log went.
+        let short = (bytes.len() as u64) < candidate.header.file_bytes;
         let ends_well = if last {
-            !(self.is_durable(candidate, at) || end.is_some_and(|end| end > self.chain().offset))
+            !(short
+                || self.is_durable(candidate, at)
+                || end.is_some_and(|end| end > self.chain().offset))
         } else {
             end.is_none_or(|end| end <= self.chain().offset)
         };
