@@ -70,7 +70,8 @@ enum What {
         queue: String,
         /// Name of the exchange
         exchange: String,
-        /// Routing key that a direct exchange compares; may be given several times
+        /// Routing key that a direct exchange compares, or pattern of a topic exchange; may be given
+        /// several times
         #[arg(long, default_value = "")]
         key: Vec<String>,
     },
@@ -84,6 +85,8 @@ pub(crate) enum Kind {
     Fanout,
     /// To the queues bound with the message's routing key
     Direct,
+    /// To the queues bound with a pattern of the routing key: * one word, # any number of words
+    Topic,
 }
 
 impl From<Kind> for ExchangeKind {
@@ -91,6 +94,7 @@ impl From<Kind> for ExchangeKind {
         match kind {
             Kind::Fanout => Self::Fanout,
             Kind::Direct => Self::Direct,
+            Kind::Topic => Self::Topic,
         }
     }
 }

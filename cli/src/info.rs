@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use comfy_table::{Cell, CellAlignment, Table, presets};
-use fanlog::{Engine, ExchangeKind, SegmentInfo, TopologyView};
+use fanlog::{Engine, SegmentInfo, TopologyView};
 use indicatif::HumanBytes;
 use serde::Serialize;
 
@@ -158,15 +158,7 @@ struct Segment {
 
 fn exchanges(topology: &TopologyView) -> Vec<Exchange> {
     let exchanges = topology.exchanges.iter();
-    exchanges.map(|e| Exchange { name: e.name.clone(), kind: kind(e.kind) }).collect()
-}
-
-fn kind(kind: ExchangeKind) -> &'static str {
-    match kind {
-        ExchangeKind::Fanout => "fanout",
-        ExchangeKind::Direct => "direct",
-        _ => "other",
-    }
+    exchanges.map(|e| Exchange { name: e.name.clone(), kind: e.kind.name() }).collect()
 }
 
 fn bindings(topology: &TopologyView) -> Vec<Binding> {

@@ -37,7 +37,7 @@ use crate::{
     log::Log,
     message::within,
     publish::route_definition,
-    route::{Change, Records, Routed, Tables},
+    route::{Change, Records, Routed, SharedRoutes, Tables, unroutable},
     stats::Counters,
     storage::Storage,
     supply::Supply,
@@ -54,6 +54,8 @@ pub(crate) struct Core {
     pub(crate) read_only: bool,
     pub(crate) recovery: RecoveryReport,
     pub(crate) tables: RwLock<Tables>,
+    /// Routes that were looked up in the tables.
+    routes: SharedRoutes,
     /// Copy of the tables' version: a hint that saves publishers the lock.
     version: AtomicU64,
     pub(crate) append: Append,
@@ -104,6 +106,7 @@ impl Core {
             read_only: parts.read_only,
             recovery: parts.recovery,
             tables: RwLock::new(parts.tables),
+            routes: SharedRoutes::default(),
             append: parts.append,
             pipeline: Mutex::new(parts.pipeline),
             ledger: Mutex::new(parts.ledger),
@@ -214,27 +217,40 @@ impl Core {
 
     /// Routes a message, defining its route if it is the first of its kind.
     pub(crate) fn route(&self, exchange: &str, key: &str) -> Result<Routed> {
-        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
-        let found = tables.route(exchange, key).inspect_err(|error| {
-            if matches!(error, Error::Unroutable { .. }) {
-                self.stats.unroutable();
-            }
-        })?;
-        drop(tables);
-        if let Ok(routed) = found {
+        if let Some(routed) = self.routes.find(exchange, key, self.topology_version()) {
             return Ok(routed);
         }
-        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
-        let undefined = match tables.route(exchange, key)? {
-            Ok(routed) => return Ok(routed),
-            Err(undefined) => undefined,
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let matched = tables.matched(exchange, key)?;
+        if matched.groups.is_empty() {
+            self.stats.unroutable();
+            return Err(unroutable(exchange, key));
+        }
+        let known = tables.route_of(&matched);
+        drop(tables);
+        let routed = match known {
+            Some(routed) => routed,
+            None => self.define_route(exchange, key)?,
         };
+        self.routes.remember(exchange, key, routed);
+        Ok(routed)
+    }
+
+    fn define_route(&self, exchange: &str, key: &str) -> Result<Routed> {
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let matched = tables.matched(exchange, key)?;
+        if matched.groups.is_empty() {
+            return Err(unroutable(exchange, key));
+        }
+        if let Some(routed) = tables.route_of(&matched) {
+            return Ok(routed);
+        }
         let mut state = self.append.lock();
         if let Some(end) = &state.end {
             return Err(end.clone());
         }
-        let routed = tables.define_route(undefined)?;
-        let record = route_definition(routed.route, undefined.group.0);
+        let routed = tables.define_route(&matched)?;
+        let record = route_definition(routed.route, &matched.groups);
         state.control(self.append.pool(), &record, false);
         self.append.wake_committer(&mut state);
         Ok(routed)

@@ -133,9 +133,9 @@ pub(crate) fn queue_view(core: &Core, queue: &Queue) -> QueueView {
 
 pub(crate) fn topology(core: &Core) -> TopologyView {
     let tables = core.tables.read().unwrap_or_else(PoisonError::into_inner);
-    let exchanges = tables.exchanges();
-    let queues = tables.queues();
-    let bindings = tables.bindings();
+    let exchanges = tables.list_exchanges();
+    let queues = tables.list_queues();
+    let bindings = tables.list_bindings();
     drop(tables);
     let queues = queues.into_iter().filter_map(|(_, id)| core.ledger().queue(id));
     TopologyView {
@@ -147,7 +147,7 @@ pub(crate) fn topology(core: &Core) -> TopologyView {
         bindings: bindings
             .into_iter()
             .map(|binding| BindingView {
-                queue: binding.queue.to_string(),
+                queue: binding.destination.to_string(),
                 exchange: binding.exchange.to_string(),
                 routing_key: binding.routing_key,
             })

@@ -10,7 +10,7 @@ use std::{
 };
 
 use fanlog_segment_format::{
-    BatchNumber, Offset, RouteId, U32List,
+    BatchNumber, GroupId, Offset, RouteId, U32List,
     control::Control,
     layout::{RECORD_ALIGN, align_up},
     record::{DurabilityMode, MessageRecord},
@@ -477,9 +477,10 @@ impl Ticket {
     }
 }
 
-/// The record that defines a route of one group, encoded.
-pub(crate) fn route_definition(route: RouteId, group: u32) -> Vec<u8> {
+/// The record that defines a route, encoded.
+pub(crate) fn route_definition(route: RouteId, groups: &[GroupId]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    Control::RouteDefine { route, groups: U32List::from_slice(&[group]) }.encode(&mut bytes);
+    let groups: Vec<u32> = groups.iter().map(|group| group.0).collect();
+    Control::RouteDefine { route, groups: U32List::from_slice(&groups) }.encode(&mut bytes);
     bytes
 }

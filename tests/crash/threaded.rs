@@ -74,7 +74,7 @@ fn offered(seed: u64) -> Model {
 
 fn topology(queues: &[(&str, usize)]) -> Topology {
     let mut topology = Topology::default();
-    topology.exchanges.insert("fan".into(), true);
+    topology.exchanges.insert("fan".into(), ExchangeKind::Fanout);
     for (name, id) in queues {
         topology.queues.insert((*name).into(), *id);
         topology.bindings.insert(((*name).into(), "fan".into(), String::new()));

@@ -32,5 +32,6 @@ mod rewrite;
 mod space;
 mod stats;
 mod support;
+mod topic;
 mod topology;
 mod transaction;

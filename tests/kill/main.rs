@@ -114,7 +114,7 @@ fn learn(model: &mut Model, told: &Told) {
 
 fn topology(model: &mut Model) {
     let mut topology = Topology::default();
-    topology.exchanges.insert("fan".into(), true);
+    topology.exchanges.insert("fan".into(), fanlog::ExchangeKind::Fanout);
     for name in ["a", "b"] {
         topology.queues.insert(name.into(), model.new_queue(name));
         topology.bindings.insert((name.into(), "fan".into(), String::new()));

@@ -72,11 +72,8 @@ pub fn compare(engine: &Engine, model: &mut Model, bounds: Bounds) -> Result<See
 
 fn settle_topology(engine: &Engine, model: &mut Model) -> Result<(), String> {
     let view = engine.topology();
-    let exchanges: BTreeMap<String, bool> = view
-        .exchanges
-        .iter()
-        .map(|found| (found.name.clone(), found.kind == ExchangeKind::Fanout))
-        .collect();
+    let exchanges: BTreeMap<String, ExchangeKind> =
+        view.exchanges.iter().map(|found| (found.name.clone(), found.kind)).collect();
     let queues: BTreeSet<&str> = view.queues.iter().map(|found| found.name.as_str()).collect();
     let bindings: BTreeSet<(String, String, String)> = view
         .bindings

@@ -125,8 +125,8 @@ pub struct QueueModel {
 /// Exchanges, queues and bindings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Topology {
-    /// Exchanges by name, but for the default one. `true` stands for fanout.
-    pub exchanges: BTreeMap<String, bool>,
+    /// Exchanges by name, but for the default one.
+    pub exchanges: BTreeMap<String, ExchangeKind>,
     /// Queues by name.
     pub queues: BTreeMap<String, QueueId>,
     /// Queue, exchange, routing key.
@@ -139,11 +139,11 @@ impl Topology {
         if exchange.is_empty() {
             return Some(self.queues.get(key).copied().into_iter().collect());
         }
-        let fanout = *self.exchanges.get(exchange)?;
+        let kind = *self.exchanges.get(exchange)?;
         let matches = self
             .bindings
             .iter()
-            .filter(|(_, of, by)| of == exchange && (fanout || by == key))
+            .filter(|(_, of, by)| of == exchange && matches(kind, by, key))
             .map(|(queue, _, _)| self.queues[queue]);
         Some(matches.collect::<BTreeSet<_>>().into_iter().collect())
     }
@@ -297,7 +297,25 @@ pub fn payload(id: Id, bytes: usize) -> Vec<u8> {
     made
 }
 
-/// The kind that stands behind a model's flag.
-pub fn kind(fanout: bool) -> ExchangeKind {
-    if fanout { ExchangeKind::Fanout } else { ExchangeKind::Direct }
+/// Whether a message with this key matches a binding.
+fn matches(kind: ExchangeKind, binding: &str, key: &str) -> bool {
+    match kind {
+        ExchangeKind::Fanout => true,
+        ExchangeKind::Topic => {
+            let words = |text: &str| -> Vec<String> {
+                if text.is_empty() { Vec::new() } else { text.split('.').map(Into::into).collect() }
+            };
+            matches_words(&words(binding), &words(key))
+        }
+        _ => binding == key,
+    }
+}
+
+fn matches_words(pattern: &[String], key: &[String]) -> bool {
+    let Some((first, pattern)) = pattern.split_first() else { return key.is_empty() };
+    match first.as_str() {
+        "#" => (0..=key.len()).any(|taken| matches_words(pattern, &key[taken..])),
+        "*" => !key.is_empty() && matches_words(pattern, &key[1..]),
+        word => key.first().is_some_and(|key| key == word) && matches_words(pattern, &key[1..]),
+    }
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use fanlog::clock::ManualClock;
 use fanlog::storage::{FaultRule, FaultStorage, MemoryStorage, Storage};
-use fanlog::{Ack, BackupFiles, Config, Engine, OnDamage, Ticket};
+use fanlog::{Ack, BackupFiles, Config, Engine, ExchangeKind, OnDamage, Ticket};
 
 use self::consume::Taker;
 pub use self::lives::Remains;
@@ -258,8 +258,8 @@ impl World {
     ///
     /// If power is cut, or the engine errs.
     pub fn set_up(&mut self) -> Work {
-        self.declare_exchange("fan", true)?;
-        self.declare_exchange("dir", false)?;
+        self.declare_exchange("fan", ExchangeKind::Fanout)?;
+        self.declare_exchange("dir", ExchangeKind::Direct)?;
         for name in ["a", "b", "c"] {
             self.declare_queue(name)?;
         }

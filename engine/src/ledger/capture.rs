@@ -121,13 +121,22 @@ impl Ledger {
             queues: Vec::new(),
         };
         let Capture { groups, routes, queues, early, .. } = capture;
+        let mut left = Vec::new();
         for (&id, group) in self.groups.range(groups.next..groups.end).take(PIECE) {
             groups.next = GroupId(id.0 + 1);
             if let Some(entry) = &group.entry
                 && !early.groups.contains_key(&id)
             {
                 piece.groups.push(Arc::clone(entry));
+                // No queue got anything through it that is still there, and none will: publishers
+                // gave it up with its last queue. The next checkpoint is without it.
+                if !self.holders.contains_key(&id) {
+                    left.push(id);
+                }
             }
+        }
+        for id in left {
+            self.groups.remove(&id);
         }
         for (&id, route) in self.routes.range(routes.next..routes.end).take(PIECE) {
             routes.next = RouteId(id.0 + 1);

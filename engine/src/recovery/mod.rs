@@ -89,6 +89,7 @@ pub(crate) fn open(
         queue.recovered(end);
     }
     tables.next = merge_ids(tables.next, ledger.next_ids());
+    tables.recovered();
     report.clean =
         newest.clean && report.replayed_batches == 0 && report.cuts.is_empty() && !harm.any();
     report.created = newest.number == create::FIRST && newest.head.next_batch.0 == 0;

@@ -11,70 +11,54 @@
 //! R1. The tables, their version and the version under the append lock change together, while both
 //!     locks are held: a message is routed before or after a change, never between.
 //! R2. Ids of exchanges, queues, groups and routes are never used again.
+//! R3. A group of a rule has members; with the last of them it goes, and a later one gets a new id.
 
+mod bindings;
 mod cache;
 mod change;
-mod rehearsal;
+mod exchanges;
+mod kind;
+mod matcher;
+mod queues;
+mod recover;
+mod resolve;
+mod routes;
+mod rules;
 #[cfg(test)]
 mod tests;
+mod undo;
+mod view;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
 use fanlog_segment_format::{ExchangeId, GroupId, QueueId, RouteId, checkpoint::NextIds};
 
-pub(crate) use self::cache::RouteCache;
-pub use self::change::Change;
-pub(crate) use self::change::{Records, check_key};
+pub(crate) use self::{
+    cache::{RouteCache, SharedRoutes},
+    change::{Records, check_key},
+    resolve::{Matched, unroutable},
+};
+pub use self::{change::Change, kind::ExchangeKind};
+use self::{
+    routes::Routes,
+    rules::{Rule, Rules},
+    undo::Undo,
+};
 use crate::{Error, QueueOptions, Result};
-
-/// How an exchange chooses among its bindings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ExchangeKind {
-    /// Every bound queue gets every message; routing keys are not looked at.
-    Fanout,
-    /// Queues bound with exactly the message's routing key get it.
-    Direct,
-}
-
-impl ExchangeKind {
-    /// The number that stands for it on disk.
-    pub(crate) fn code(self) -> u8 {
-        match self {
-            Self::Fanout => 1,
-            Self::Direct => 2,
-        }
-    }
-
-    pub(crate) fn from_code(code: u8) -> Option<Self> {
-        match code {
-            1 => Some(Self::Fanout),
-            2 => Some(Self::Direct),
-            _ => None,
-        }
-    }
-
-    /// Its name: `"fanout"`, `"direct"`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Fanout => "fanout",
-            Self::Direct => "direct",
-        }
-    }
-}
 
 /// The default exchange: routes to the queue named by the key, can't be bound or deleted.
 pub(crate) const DEFAULT_EXCHANGE: ExchangeId = ExchangeId(0);
 
 #[derive(Debug)]
 struct Exchange {
-    id: ExchangeId,
+    name: Arc<str>,
     kind: ExchangeKind,
-    /// One group per routing key; a fanout exchange has one, under "".
-    groups: HashMap<Box<str>, GroupId>,
+    rules: Rules,
+    /// The bindings that lead here from exchanges.
+    sources: HashSet<(ExchangeId, Arc<Rule>)>,
 }
 
 #[derive(Debug)]
@@ -92,7 +76,7 @@ struct NamedQueue {
 #[derive(Debug)]
 struct Group {
     exchange: ExchangeId,
-    key: Box<str>,
+    rule: Arc<Rule>,
     members: BTreeSet<QueueId>,
 }
 
@@ -104,26 +88,20 @@ pub(crate) struct Routed {
     pub(crate) version: u64,
 }
 
-/// A binding, as the tables know it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Binding {
-    pub(crate) queue: Arc<str>,
-    pub(crate) exchange: Arc<str>,
-    pub(crate) routing_key: String,
-}
-
 /// Names, bindings and routes, as publishers see them.
 #[derive(Debug, Default)]
 pub(crate) struct Tables {
     pub(crate) version: u64,
-    exchanges: HashMap<Arc<str>, Exchange>,
-    exchange_names: HashMap<ExchangeId, Arc<str>>,
+    exchanges: HashMap<ExchangeId, Exchange>,
+    exchange_ids: HashMap<Arc<str>, ExchangeId>,
     queue_ids: HashMap<Arc<str>, QueueId>,
     queues: HashMap<QueueId, NamedQueue>,
     /// Those that queues are bound to by name.
     groups: HashMap<GroupId, Group>,
-    routes: HashMap<GroupId, RouteId>,
+    routes: Routes,
     pub(crate) next: NextIds,
+    /// How to take back what the call under way has changed so far.
+    undo: Vec<Undo>,
 }
 
 impl Tables {
@@ -132,97 +110,43 @@ impl Tables {
     }
 
     pub(crate) fn exchange_name(&self, id: ExchangeId) -> Option<Arc<str>> {
-        self.exchange_names.get(&id).cloned()
+        self.exchanges.get(&id).map(|exchange| Arc::clone(&exchange.name))
     }
 
-    /// The group that a message goes to: `None` if no queue would get it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotFound`] if there is no such exchange.
-    pub(crate) fn group(&self, exchange: &str, key: &str) -> Result<Option<(ExchangeId, GroupId)>> {
-        if exchange.is_empty() {
-            let queue = self.queue_ids.get(key).and_then(|id| self.queues.get(id));
-            return Ok(queue.map(|queue| (DEFAULT_EXCHANGE, queue.own)));
-        }
-        let found = self.exchanges.get(exchange).ok_or_else(|| not_found("exchange", exchange))?;
-        let key = match found.kind {
-            ExchangeKind::Fanout => "",
-            ExchangeKind::Direct => key,
-        };
-        let group = found.groups.get(key);
-        let bound = group.filter(|group| !self.groups[*group].members.is_empty());
-        Ok(bound.map(|&group| (found.id, group)))
+    /// The route of these groups, if it was defined before.
+    pub(crate) fn route_of(&self, matched: &Matched) -> Option<Routed> {
+        let route = self.routes.get(&matched.groups)?;
+        Some(Routed { route, exchange: matched.exchange, version: self.version })
     }
 
-    /// The route of a message, if it was defined before; else the group that needs one.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotFound`], [`Error::Unroutable`].
-    pub(crate) fn route(&self, exchange: &str, key: &str) -> Result<Result<Routed, Undefined>> {
-        let Some((id, group)) = self.group(exchange, key)? else {
-            return Err(Error::Unroutable {
-                exchange: exchange.to_owned(),
-                routing_key: key.to_owned(),
-            });
-        };
-        Ok(match self.routes.get(&group) {
-            Some(&route) => Ok(Routed { route, exchange: id, version: self.version }),
-            None => Err(Undefined { exchange: id, group }),
-        })
-    }
-
-    /// Gives a group a route. The caller writes its definition before its first use.
-    pub(crate) fn define_route(&mut self, undefined: Undefined) -> Result<Routed> {
+    /// Gives a set of groups a route. The caller writes its definition before its first use.
+    pub(crate) fn define_route(&mut self, matched: &Matched) -> Result<Routed> {
         let route = RouteId(take_id(&mut self.next.route, "route")?);
-        self.routes.insert(undefined.group, route);
-        Ok(Routed { route, exchange: undefined.exchange, version: self.version })
+        self.routes.insert(&matched.groups, route);
+        Ok(Routed { route, exchange: matched.exchange, version: self.version })
     }
 
-    /// Exchanges by name, without the default one.
-    pub(crate) fn exchanges(&self) -> Vec<(Arc<str>, ExchangeKind)> {
-        let mut list: Vec<_> =
-            self.exchanges.iter().map(|(name, found)| (Arc::clone(name), found.kind)).collect();
-        list.sort_by(|a, b| a.0.cmp(&b.0));
-        list
-    }
-
-    /// Queues by name.
-    pub(crate) fn queues(&self) -> Vec<(Arc<str>, QueueId)> {
-        let mut list: Vec<_> =
-            self.queue_ids.iter().map(|(name, &id)| (Arc::clone(name), id)).collect();
-        list.sort_by(|a, b| a.0.cmp(&b.0));
-        list
-    }
-
-    /// Every binding made by name; not the default exchange's.
-    pub(crate) fn bindings(&self) -> Vec<Binding> {
-        let mut list = Vec::new();
-        for group in self.groups.values() {
-            let Some(exchange) = self.exchange_names.get(&group.exchange) else { continue };
-            for queue in &group.members {
-                list.push(Binding {
-                    queue: Arc::clone(&self.queues[queue].name),
-                    exchange: Arc::clone(exchange),
-                    routing_key: group.key.to_string(),
-                });
-            }
+    /// No message goes to this group any more.
+    fn group_is_gone(&mut self, group: GroupId) {
+        if self.routes.remove(group) {
+            self.retain_routes();
         }
-        list.sort();
-        list
     }
-}
 
-/// A group that messages go to for the first time.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Undefined {
-    pub(crate) exchange: ExchangeId,
-    pub(crate) group: GroupId,
+    /// Forgets the routes of which a group is gone.
+    fn retain_routes(&mut self) {
+        let own: HashSet<GroupId> = self.queues.values().map(|queue| queue.own).collect();
+        let groups = &self.groups;
+        self.routes.retain(|group| groups.contains_key(&group) || own.contains(&group));
+    }
 }
 
 fn not_found(what: &'static str, name: &str) -> Error {
     Error::NotFound { what, name: name.to_owned() }
+}
+
+fn refused(what: &str, why: &str) -> Error {
+    Error::Refused { what: what.to_owned(), why: why.to_owned() }
 }
 
 fn take_id(next: &mut u32, what: &'static str) -> Result<u32> {

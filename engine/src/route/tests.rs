@@ -35,9 +35,11 @@ fn unbind<'a>(queue: &'a str, exchange: &'a str, routing_key: &'a str) -> Change
     Change::Unbind { queue, exchange, routing_key }
 }
 
+const TOPIC: Change<'_> = Change::DeclareExchange { name: "t", kind: ExchangeKind::Topic };
+
 /// Whether a message with this exchange and key would reach a queue.
 fn routes(tables: &Tables, exchange: &str, key: &str) -> bool {
-    tables.route(exchange, key).is_ok()
+    !tables.matched(exchange, key).unwrap().groups.is_empty()
 }
 
 #[test]
@@ -78,7 +80,7 @@ fn unbound_and_deleted_queues_are_not_reached_any_more() {
     assert!(matches!(applied(&mut tables, &[unbind("q", "d", "a")]), Err(Error::NotFound { .. })));
     applied(&mut tables, &[Change::DeleteQueue { name: "q" }]).unwrap();
     assert!(!routes(&tables, "d", "b") && !routes(&tables, "", "q"));
-    assert!(tables.bindings().is_empty());
+    assert!(tables.list_bindings().is_empty());
 }
 
 #[test]
@@ -94,12 +96,12 @@ fn a_list_of_changes_is_made_as_a_whole_or_not_at_all() {
     for list in lists {
         let mut tables = tables();
         assert!(applied(&mut tables, list).is_err(), "{list:?}");
-        assert!(tables.queues().is_empty() && tables.exchanges().is_empty(), "{list:?}");
+        assert!(tables.list_queues().is_empty() && tables.list_exchanges().is_empty(), "{list:?}");
     }
     let mut tables = tables();
     let list = [FANOUT, QUEUE, bind("q", "f", ""), unbind("q", "f", ""), bind("q", "f", "")];
     applied(&mut tables, &list).unwrap();
-    assert_eq!(tables.bindings().len(), 1);
+    assert_eq!(tables.list_bindings().len(), 1);
 }
 
 #[test]
@@ -128,9 +130,10 @@ fn replaying_the_records_of_changes_makes_the_same_tables() {
         again.replay(&control).unwrap();
         rest = &rest[length..];
     }
-    assert_eq!(again.queues(), tables.queues());
-    assert_eq!(again.exchanges(), tables.exchanges());
-    assert_eq!(again.bindings(), tables.bindings());
+    again.recovered();
+    assert_eq!(again.list_queues(), tables.list_queues());
+    assert_eq!(again.list_exchanges(), tables.list_exchanges());
+    assert_eq!(again.list_bindings(), tables.list_bindings());
     assert_eq!(again.next, tables.next);
 }
 
@@ -138,9 +141,10 @@ fn replaying_the_records_of_changes_makes_the_same_tables() {
 fn a_group_gets_a_route_once_and_keeps_it() {
     let mut tables = tables();
     applied(&mut tables, &[FANOUT, QUEUE, bind("q", "f", "")]).unwrap();
-    let undefined = tables.route("f", "").unwrap().unwrap_err();
-    let routed = tables.define_route(undefined).unwrap();
-    assert_eq!(tables.route("f", "other key").unwrap().unwrap(), routed);
+    let matched = tables.matched("f", "").unwrap();
+    assert_eq!(tables.route_of(&matched), None);
+    let routed = tables.define_route(&matched).unwrap();
+    assert_eq!(tables.route_of(&tables.matched("f", "other key").unwrap()), Some(routed));
 }
 
 #[test]
@@ -154,4 +158,93 @@ fn a_remembered_route_is_found_until_another_takes_its_slot() {
         cache.remember("x", &key.to_string(), routed(key));
         assert_eq!(cache.find("x", &key.to_string()), Some(routed(key)));
     }
+}
+
+#[test]
+fn the_shared_cache_forgets_all_when_the_topology_changes() {
+    let cache = SharedRoutes::default();
+    let routed = |version| Routed { route: RouteId(1), exchange: ExchangeId(1), version };
+    for key in 0..100 {
+        cache.remember("x", &key.to_string(), routed(3));
+    }
+    assert!((0..100).all(|key| cache.find("x", &key.to_string(), 3) == Some(routed(3))));
+    assert_eq!(cache.find("x", "1", 2), None);
+    assert_eq!(cache.find("x", "1", 4), None);
+    for key in 0..100_u32 {
+        cache.remember("x", &format!("new {key}"), routed(4));
+    }
+    assert_eq!(cache.find("x", "new 7", 4), Some(routed(4)));
+    // One that was slow to be remembered does no harm.
+    cache.remember("x", "1", routed(3));
+    assert_eq!(cache.find("x", "1", 3), None);
+}
+
+#[test]
+fn a_route_is_the_set_of_rules_that_match_and_of_one_set_there_is_one_route() {
+    let mut tables = tables();
+    let p = Change::declare_queue("p");
+    let binds =
+        [bind("q", "t", "a.*"), bind("p", "t", "#"), bind("q", "t", "#"), bind("q", "t", "b")];
+    applied(&mut tables, &[TOPIC, QUEUE, p]).unwrap();
+    applied(&mut tables, &binds).unwrap();
+    let matched = |tables: &Tables, key: &str| tables.matched("t", key).unwrap();
+    assert_eq!(matched(&tables, "a.x").groups.len(), 2);
+    assert_eq!(matched(&tables, "a.x"), matched(&tables, "a.y"));
+    assert_eq!(matched(&tables, "c").groups.len(), 1);
+    let routed = tables.define_route(&matched(&tables, "a.x")).unwrap();
+    assert_eq!(tables.route_of(&matched(&tables, "a.y")), Some(routed));
+    assert_eq!(tables.route_of(&matched(&tables, "b")), None);
+    // With its last queue a rule goes, and comes back as another.
+    applied(&mut tables, &[unbind("q", "t", "a.*")]).unwrap();
+    assert_eq!(matched(&tables, "a.x").groups.len(), 1);
+    applied(&mut tables, &[bind("q", "t", "a.*")]).unwrap();
+    assert_eq!(tables.route_of(&matched(&tables, "a.x")), None);
+}
+
+#[test]
+fn routes_of_rules_that_are_gone_are_forgotten() {
+    let mut tables = tables();
+    applied(&mut tables, &[TOPIC, QUEUE, bind("q", "t", "#")]).unwrap();
+    for round in 0..5000 {
+        let key = format!("k{round}");
+        applied(&mut tables, &[bind("q", "t", &key)]).unwrap();
+        let matched = tables.matched("t", &key).unwrap();
+        assert_eq!(matched.groups.len(), 2);
+        tables.define_route(&matched).unwrap();
+        applied(&mut tables, &[unbind("q", "t", &key)]).unwrap();
+    }
+    assert!(tables.routes.len() < 2100, "{}", tables.routes.len());
+}
+
+#[test]
+fn a_call_that_fails_at_its_end_leaves_the_tables_as_they_were() {
+    let mut tables = tables();
+    let p = Change::declare_queue("p");
+    let before = [FANOUT, DIRECT, TOPIC, QUEUE, p, bind("q", "f", ""), bind("q", "d", "a")];
+    applied(&mut tables, &before).unwrap();
+    applied(&mut tables, &[bind("p", "t", "x.#"), bind("q", "t", "x.#")]).unwrap();
+    let matches = |tables: &Tables| {
+        ["a", "x", "x.y", "z"]
+            .map(|key| ["f", "d", "t", ""].map(|exchange| tables.matched(exchange, key).unwrap()))
+    };
+    let shown = |tables: &Tables| {
+        (matches(tables), tables.list_queues(), tables.list_exchanges(), tables.list_bindings())
+    };
+    let (was, next) = (shown(&tables), tables.next);
+    let r = Change::declare_queue("r");
+    let failing = [
+        Change::DeleteExchange { name: "t" },
+        r,
+        bind("r", "f", ""),
+        unbind("q", "f", ""),
+        Change::DeleteQueue { name: "q" },
+        QUEUE,
+        TOPIC,
+        bind("q", "t", "z"),
+        Change::DeleteExchange { name: "f" },
+        bind("q", "f", ""),
+    ];
+    assert!(matches!(applied(&mut tables, &failing), Err(Error::NotFound { .. })));
+    assert_eq!(shown(&tables), was);
+    assert_eq!(tables.next, next);
 }

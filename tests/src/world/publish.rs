@@ -117,7 +117,11 @@ impl World {
                 let key = ["k0", "k1", "k2"][self.random.place(3)];
                 self.model.offer("dir", key, bytes, buffered)
             }
-            8 => self.model.offer("other", "k0", bytes, buffered),
+            8 => {
+                let keys = ["k0", "k1", "k0.k1", "k0.x.k1", "k2.x", ""];
+                let key = keys[self.random.place(keys.len())];
+                self.model.offer("top", key, bytes, buffered)
+            }
             _ => {
                 let queue = ["a", "b", "c", "d", "e"][self.random.place(5)];
                 self.model.offer("", queue, bytes, buffered)

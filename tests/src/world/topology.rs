@@ -1,13 +1,13 @@
 //! Changes of exchanges, queues and bindings.
 
-use fanlog::{Change, Engine};
+use fanlog::{Change, Engine, ExchangeKind};
 
 use super::{Work, World};
-use crate::model::{Topology, kind};
+use crate::model::Topology;
 
 const QUEUES: [&str; 5] = ["a", "b", "c", "d", "e"];
-const EXCHANGES: [(&str, bool); 3] = [("fan", true), ("dir", false), ("other", false)];
-const KEYS: [&str; 3] = ["k0", "k1", "k2"];
+const EXCHANGES: [(&str, ExchangeKind); 3] =
+    [("fan", ExchangeKind::Fanout), ("dir", ExchangeKind::Direct), ("top", ExchangeKind::Topic)];
 
 impl World {
     fn alter(
@@ -27,12 +27,10 @@ impl World {
         self.settle_tickets()
     }
 
-    pub(super) fn declare_exchange(&mut self, name: &str, fanout: bool) -> Work {
+    pub(super) fn declare_exchange(&mut self, name: &str, kind: ExchangeKind) -> Work {
         let mut next = self.model.topology.clone();
-        next.exchanges.insert(name.to_owned(), fanout);
-        self.alter(&format!("declare {name}"), next, |engine| {
-            engine.declare_exchange(name, kind(fanout))
-        })
+        next.exchanges.insert(name.to_owned(), kind);
+        self.alter(&format!("declare {name}"), next, |engine| engine.declare_exchange(name, kind))
     }
 
     pub(super) fn declare_queue(&mut self, name: &str) -> Work {
@@ -77,6 +75,16 @@ impl World {
         self.alter(&format!("delete {name}"), next, |engine| engine.delete_exchange(name))
     }
 
+    /// A key, or pattern, to bind with.
+    fn binding_key(&mut self, kind: ExchangeKind) -> &'static str {
+        let keys: &[&str] = match kind {
+            ExchangeKind::Fanout => &[""],
+            ExchangeKind::Topic => &["#", "*", "k0.#", "#.k1", "k0.*.k1", "k0", "k2.#.#"],
+            _ => &["k0", "k1", "k2"],
+        };
+        keys[self.random.place(keys.len())]
+    }
+
     /// A queue with bindings, or several, in one change.
     fn change_many(&mut self) -> Work {
         let mut next = self.model.topology.clone();
@@ -87,12 +95,12 @@ impl World {
                 changes.push(Change::declare_queue(name));
             }
         }
-        for (name, fanout) in EXCHANGES {
+        for (name, kind) in EXCHANGES {
             if !next.exchanges.contains_key(name) {
-                next.exchanges.insert(name.to_owned(), fanout);
-                changes.push(Change::DeclareExchange { name, kind: kind(fanout) });
+                next.exchanges.insert(name.to_owned(), kind);
+                changes.push(Change::DeclareExchange { name, kind });
             }
-            let key = if fanout { "" } else { KEYS[self.random.place(3)] };
+            let key = self.binding_key(kind);
             let queue = QUEUES[self.random.place(5)];
             next.bindings.insert((queue.to_owned(), name.to_owned(), key.to_owned()));
             changes.push(Change::Bind { queue, exchange: name, routing_key: key });
@@ -107,13 +115,13 @@ impl World {
                 self.declare_queue(name)
             }
             3 => {
-                let (name, fanout) = EXCHANGES[self.random.place(3)];
-                self.declare_exchange(name, fanout)
+                let (name, kind) = EXCHANGES[self.random.place(3)];
+                self.declare_exchange(name, kind)
             }
             4..7 => {
                 let queue = QUEUES[self.random.place(5)];
-                let (exchange, fanout) = EXCHANGES[self.random.place(3)];
-                let key = if fanout { "" } else { KEYS[self.random.place(3)] };
+                let (exchange, kind) = EXCHANGES[self.random.place(3)];
+                let key = self.binding_key(kind);
                 let topology = &self.model.topology;
                 if !topology.queues.contains_key(queue)
                     || !topology.exchanges.contains_key(exchange)

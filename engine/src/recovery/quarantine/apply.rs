@@ -78,9 +78,11 @@ impl Quarantine<'_> {
             };
             let key = std::str::from_utf8(message.key).ok();
             let (Some(exchange), Some(key)) = (exchange, key) else { continue };
-            if let Ok(Some((_, group))) = tables.group(&exchange, key) {
-                tables.recover_route(count.route, &[group.0]);
-                ledger.define_route(count.route, Arc::new([group]), self.tail.log);
+            let Ok(matched) = tables.matched(&exchange, key) else { continue };
+            if !matched.groups.is_empty() {
+                let groups: Vec<u32> = matched.groups.iter().map(|group| group.0).collect();
+                tables.recover_route(count.route, &groups);
+                ledger.define_route(count.route, matched.groups.into(), self.tail.log);
             }
         }
     }

@@ -1,0 +1,65 @@
+//! Declaring and deleting queues.
+
+use fanlog_segment_format::{GroupId, QueueId, control::Control};
+
+use super::{
+    NamedQueue, Tables,
+    change::{Records, check_name},
+    take_id,
+};
+use crate::{QueueOptions, Result};
+
+impl NamedQueue {
+    pub(super) fn new(name: &str, own: GroupId, options: Option<Box<QueueOptions>>) -> Self {
+        Self { name: name.into(), own, bound: Vec::new(), options }
+    }
+}
+
+impl Tables {
+    pub(super) fn declare_queue(
+        &mut self,
+        name: &str,
+        options: &QueueOptions,
+        records: &mut Records<'_>,
+    ) -> Result<()> {
+        check_name("queue", name)?;
+        options.validate()?;
+        if let Some(id) = self.queue_ids.get(name) {
+            return self.options(*id).check_same(name, options);
+        }
+        let id = QueueId(take_id(&mut self.next.queue, "queue")?);
+        let group = GroupId(take_id(&mut self.next.group, "binding group")?);
+        records.push(&Control::QueueDeclare {
+            queue: id,
+            group,
+            flags: options.flags(),
+            from: records.at,
+            name,
+            arguments: options.to_arguments().as_bytes(),
+        });
+        self.add_queue(id, NamedQueue::new(name, group, options.kept()));
+        Ok(())
+    }
+
+    /// The options of a queue that exists.
+    fn options(&self, id: QueueId) -> &QueueOptions {
+        let options = self.queues.get(&id).and_then(|queue| queue.options.as_deref());
+        options.unwrap_or(QueueOptions::plain())
+    }
+
+    pub(super) fn delete_queue(&mut self, name: &str, records: &mut Records<'_>) -> Result<()> {
+        let id = self.queue(name)?;
+        self.remove_queue(id);
+        records.push(&Control::QueueDelete { queue: id });
+        Ok(())
+    }
+
+    /// Forgets a queue, its route and its bindings.
+    pub(super) fn remove_queue(&mut self, id: QueueId) {
+        let Some(found) = self.queues.get(&id) else { return };
+        for group in found.bound.clone() {
+            self.leave(group, id);
+        }
+        self.take_queue(id);
+    }
+}
