@@ -24,7 +24,7 @@ fn engine_on(storage: &MemoryStorage) -> Engine {
 
 fn topology(engine: &Engine) {
     let exchange = Change::DeclareExchange { name: "f", kind: ExchangeKind::Fanout };
-    let queues = QUEUES.map(|name| Change::declare_queue(name));
+    let queues = QUEUES.map(Change::declare_queue);
     let bind = |queue| Change::Bind { queue, exchange: "f", routing_key: "" };
     engine.change(&[exchange]).unwrap();
     engine.change(&queues).unwrap();
