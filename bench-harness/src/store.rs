@@ -6,12 +6,38 @@ use std::{
 };
 
 use anyhow::Context;
-use fanlog::{Change, Config, Engine, ExchangeKind};
+use clap::ValueEnum;
+use fanlog::{Change, Config, Engine, ExchangeKind, storage::BackendChoice};
 
 /// The exchange that workloads publish to.
 pub(crate) const EXCHANGE: &str = "bench";
 /// How long to wait for segments to be prepared.
 const PREPARED_WITHIN: Duration = Duration::from_secs(30);
+
+/// How bytes are to reach the disk.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub(crate) enum BackendOption {
+    /// Direct where that works, else buffered
+    #[default]
+    Auto,
+    /// Past the page cache
+    Direct,
+    /// Direct, large batches through `io_uring`
+    Uring,
+    /// Through the page cache, and a sync
+    Buffered,
+}
+
+impl BackendOption {
+    pub(crate) fn choice(self) -> BackendChoice {
+        match self {
+            Self::Auto => BackendChoice::Auto,
+            Self::Direct => BackendChoice::Direct,
+            Self::Uring => BackendChoice::Uring,
+            Self::Buffered => BackendChoice::Buffered,
+        }
+    }
+}
 
 /// Opens the store in `dir` with so many segments prepared ahead and the fanout exchange declared.
 pub(crate) fn open(dir: &Path, segments_ahead: usize) -> anyhow::Result<Engine> {

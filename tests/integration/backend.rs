@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use fanlog::{
-    Config, Engine, ErrorKind,
+    Config, Engine, ErrorKind, Message,
     storage::{Backend, BackendChoice},
 };
 use tempfile::TempDir;
@@ -112,4 +112,38 @@ fn a_disk_in_memory_says_so() {
 fn every_backend_has_a_name() {
     let names = [Backend::Direct, Backend::Buffered, Backend::Memory].map(|one| one.to_string());
     assert_eq!(names, ["direct", "buffered", "memory"]);
+}
+
+/// Batches of half a MiB and more go through a ring, where the system has one.
+#[test]
+fn large_batches_through_a_ring_are_the_same_to_users() {
+    let dir = on_disk();
+    if !can_write_directly(dir.path()) {
+        let refused = Engine::open(dir.path(), config(BackendChoice::Uring)).map(drop);
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Io);
+        return;
+    }
+    let large = Config {
+        buffer_bytes_max: 16 << 20,
+        segment_bytes_max: 8 << 20,
+        ..config(BackendChoice::Uring)
+    };
+    let engine = Engine::open(dir.path(), large).unwrap();
+    assert!(matches!(engine.stats().backend, Backend::Uring | Backend::Direct));
+    engine.declare_queue("jobs").unwrap();
+    let payloads: Vec<_> = (0..300).map(|number| pattern(number, 9000)).collect();
+    let messages: Vec<_> =
+        payloads.iter().map(|payload| Message::new("", "jobs", payload)).collect();
+    for _ in 0..5 {
+        engine.publisher().publish_batch(&messages).unwrap().wait().unwrap();
+    }
+    engine.close(PATIENCE).unwrap();
+    let engine = Engine::open(dir.path(), config(BackendChoice::Direct)).unwrap();
+    let consumer = consume(&engine, "jobs", 0);
+    for number in 0..5 * 300 {
+        let delivery = consumer.recv_timeout(PATIENCE).unwrap().unwrap();
+        assert!(delivery.payload() == pattern(number % 300, 9000), "message {number}");
+        delivery.keep();
+    }
+    sound(&engine);
 }

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use fanlog::Engine;
+use fanlog::{Config, Engine};
 
 use crate::{
     console,
@@ -19,7 +19,7 @@ use crate::{
     process::CpuMeter,
     report::{Cell, Report},
     sample::{Spread, as_count, as_f64, as_u64, mib, per_second, ratio, short},
-    store,
+    store::{self, BackendOption},
 };
 
 /// Options of `publish`.
@@ -46,6 +46,9 @@ pub(crate) struct Options {
     /// Segments of written blocks that the store keeps ready, 64 MiB each
     #[arg(long, default_value_t = 12)]
     segments_ahead: usize,
+    /// How bytes reach the disk
+    #[arg(long, value_enum, default_value_t)]
+    backend: BackendOption,
     #[command(flatten)]
     common: Common,
 }
@@ -80,7 +83,12 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let machine = Machine::of(place.path());
     console::line(&machine.line())?;
     let mut floor = Floor::prepare(place.path())?;
-    let engine = store::open(&place.join("store"), options.segments_ahead)?;
+    let config = Config {
+        segments_ahead: options.segments_ahead,
+        backend: options.backend.choice(),
+        ..Config::default()
+    };
+    let engine = store::open_with(&place.join("store"), config)?;
     store::declare_queues(&engine, 1)?;
     store::wait_prepared(&engine, options.segments_ahead);
 

@@ -5,7 +5,8 @@
 //! positions, bytes. Out: bytes, sizes, and errors as the system gave them, without a path (the
 //! caller adds [`Storage::path`]).
 //!
-//! - [`real`]: a directory of the file system, direct (`O_DIRECT` + `RWF_DSYNC`) or buffered.
+//! - [`real`]: a directory of the file system, direct (`O_DIRECT` + `RWF_DSYNC`, large batches through
+//!   `io_uring` on request) or buffered.
 //! - [`memory`]: a disk in memory that loses unsynced bytes and names, for simulated crashes.
 //! - [`fault`]: wraps another storage and makes chosen calls fail.
 //!
@@ -46,6 +47,8 @@ pub use real::RealStorage;
 pub enum Backend {
     /// Past the page cache, each durable write in one system call (`O_DIRECT` + `RWF_DSYNC`).
     Direct,
+    /// The same, but batches of 512 KiB and more in pieces, several at once (`io_uring`).
+    Uring,
     /// Through the page cache, made durable by a sync of the file.
     Buffered,
     /// Nowhere: a [`MemoryStorage`].
@@ -56,6 +59,7 @@ impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Direct => "direct",
+            Self::Uring => "uring",
             Self::Buffered => "buffered",
             Self::Memory => "memory",
         })
@@ -70,6 +74,9 @@ pub enum BackendChoice {
     Auto,
     /// Direct; opening fails where it can't be had.
     Direct,
+    /// Direct, large batches through `io_uring`; where the system has or allows none (containers
+    /// often do not), as [`Direct`](Self::Direct).
+    Uring,
     /// Buffered; nothing is probed.
     Buffered,
 }
@@ -89,7 +96,7 @@ pub enum WriteSync {
 pub enum Purpose {
     /// A segment: direct where the backend has it. Callers write, with every backend, at positions,
     /// in lengths and from memory that are multiples of [`ALIGNMENT`]; reads too when the backend
-    /// is [`Backend::Direct`].
+    /// is [`Backend::Direct`] or [`Backend::Uring`].
     Log,
     /// Anything else, such as a checkpoint: the page cache and a sync. No alignment.
     Plain,

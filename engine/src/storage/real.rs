@@ -15,6 +15,8 @@ mod directory;
 mod file;
 #[cfg(target_os = "linux")]
 mod probe;
+#[cfg(target_os = "linux")]
+mod ring;
 
 use std::ffi::OsStr;
 use std::fs::{File, TryLockError};
@@ -28,6 +30,8 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use self::file::RealFile;
+#[cfg(target_os = "linux")]
+use self::ring::Rings;
 use super::{
     Access, Backend, BackendChoice, Entry, LockError, Place, Purpose, Storage, StorageFile,
     StorageLock, check_name, no_shared_files, not_a_regular_file,
@@ -44,6 +48,7 @@ pub struct RealStorage {
     directory: File,
     path: PathBuf,
     backend: Backend,
+    rings: Option<Arc<Rings>>,
     writable: bool,
 }
 
@@ -58,15 +63,21 @@ impl RealStorage {
     ///
     /// - `NotFound` if there is no such directory and `create` is false.
     /// - `NotADirectory` if it is something else.
-    /// - `Unsupported` if `choice` is [`BackendChoice::Direct`] and it can't be had here.
+    /// - `Unsupported` if `choice` is [`BackendChoice::Direct`] or [`BackendChoice::Uring`] and direct
+    ///   access can't be had here.
     /// - Else the system's error.
     pub fn open(path: &Path, create: bool, choice: BackendChoice) -> io::Result<Self> {
         if create {
             directory::create(path)?;
         }
         let directory = directory::open(path)?;
-        let backend = choose(&directory, choice)?;
-        Ok(Self { directory, path: path.to_owned(), backend, writable: true })
+        let mut backend = choose(&directory, choice)?;
+        let rings = (choice == BackendChoice::Uring).then(Rings::new).and_then(Result::ok);
+        if rings.is_some() {
+            backend = Backend::Uring;
+        }
+        let rings = rings.map(Arc::new);
+        Ok(Self { directory, path: path.to_owned(), backend, rings, writable: true })
     }
 
     /// Opens the directory `path` for reading only. Changes nothing there. Files are read through the
@@ -80,7 +91,8 @@ impl RealStorage {
     pub fn open_read_only(path: &Path) -> io::Result<Self> {
         let directory = directory::open(path)?;
         let backend = Backend::Buffered;
-        let mut storage = Self { directory, path: path.to_owned(), backend, writable: false };
+        let path = path.to_owned();
+        let mut storage = Self { directory, path, backend, rings: None, writable: false };
         storage.backend = storage.likely_backend()?;
         Ok(storage)
     }
@@ -121,13 +133,15 @@ impl RealStorage {
     }
 
     fn is_direct(&self, purpose: Purpose) -> bool {
-        self.writable && self.backend == Backend::Direct && purpose == Purpose::Log
+        let direct = matches!(self.backend, Backend::Direct | Backend::Uring);
+        self.writable && direct && purpose == Purpose::Log
     }
 
     fn handle(&self, name: &str, flags: OFlags, purpose: Purpose) -> io::Result<RealFile> {
         let direct = self.is_direct(purpose);
         let flags = if direct { flags | direct_flag() } else { flags };
-        Ok(RealFile::new(self.open_file(name, flags)?, direct))
+        let rings = self.rings.clone().filter(|_| direct);
+        Ok(RealFile::new(self.open_file(name, flags)?, direct, rings))
     }
 
     fn entry(&self, raw_name: &[u8]) -> io::Result<Option<Entry>> {
@@ -286,6 +300,22 @@ fn looks_direct(_: &File, _: &File) -> bool {
     false
 }
 
+/// This system has none.
+#[cfg(not(target_os = "linux"))]
+#[derive(Debug)]
+struct Rings;
+
+#[cfg(not(target_os = "linux"))]
+impl Rings {
+    fn new() -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn write_durably(&self, _: &File, _: u64, _: &[u8]) -> Option<io::Result<usize>> {
+        None
+    }
+}
+
 #[cfg(not(target_os = "linux"))]
 fn direct_flag() -> OFlags {
     OFlags::empty()
@@ -299,7 +329,7 @@ fn choose(directory: &File, choice: BackendChoice) -> io::Result<Backend> {
             probe::Finding::Works => Backend::Direct,
             probe::Finding::Refused(_) | probe::Finding::DiskFull => Backend::Buffered,
         }),
-        BackendChoice::Direct => match probe::direct(directory)? {
+        BackendChoice::Direct | BackendChoice::Uring => match probe::direct(directory)? {
             // A full store must open, to be drained: then the caller's word counts.
             probe::Finding::Works | probe::Finding::DiskFull => Ok(Backend::Direct),
             probe::Finding::Refused(why) => Err(no_direct(why)),
@@ -311,7 +341,9 @@ fn choose(directory: &File, choice: BackendChoice) -> io::Result<Backend> {
 fn choose(_directory: &File, choice: BackendChoice) -> io::Result<Backend> {
     match choice {
         BackendChoice::Auto | BackendChoice::Buffered => Ok(Backend::Buffered),
-        BackendChoice::Direct => Err(no_direct("this system has no direct I/O")),
+        BackendChoice::Direct | BackendChoice::Uring => {
+            Err(no_direct("this system has no direct I/O"))
+        }
     }
 }
 

@@ -12,14 +12,18 @@ fn subjects() -> Vec<Subject> {
     let beside_the_build = std::env::current_exe().unwrap().parent().unwrap().to_owned();
     let mut all: Vec<Subject> = [
         (beside_the_build.clone(), BackendChoice::Auto),
-        (beside_the_build, BackendChoice::Buffered),
+        (beside_the_build.clone(), BackendChoice::Buffered),
+        (beside_the_build, BackendChoice::Uring),
         (std::env::temp_dir(), BackendChoice::Auto),
     ]
     .into_iter()
-    .map(|(parent, choice)| {
+    .filter_map(|(parent, choice)| {
         let directory = tempfile::tempdir_in(parent).unwrap();
-        let storage = RealStorage::open(directory.path(), false, choice).unwrap();
-        Subject { storage: Arc::new(storage), _directory: Some(directory) }
+        let storage = match RealStorage::open(directory.path(), false, choice) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => return None,
+            storage => storage.unwrap(),
+        };
+        Some(Subject { storage: Arc::new(storage), _directory: Some(directory) })
     })
     .collect();
     let memory = Arc::new(MemoryStorage::new());
@@ -43,6 +47,23 @@ fn aligned(blocks: usize, byte: u8) -> AlignedBuffer {
 
 fn kind<T: fmt::Debug>(result: io::Result<T>) -> io::ErrorKind {
     result.unwrap_err().kind()
+}
+
+#[test]
+fn a_large_durable_write_is_whole_whatever_its_size() {
+    for_each(|storage| {
+        let file = storage.create("a", Purpose::Log).unwrap();
+        for blocks in [127, 128, 129, 500, 1025] {
+            let mut bytes = aligned(blocks, 0);
+            for (number, block) in bytes.chunks_mut(ALIGNMENT).enumerate() {
+                block.fill(u8::try_from(number % 251).unwrap());
+            }
+            file.write_all_at(8192, &bytes, WriteSync::Data).unwrap();
+            let mut found = aligned(blocks, 255);
+            file.read_exact_at(8192, &mut found).unwrap();
+            assert!(*found == *bytes, "{blocks} blocks on {}", storage.backend());
+        }
+    });
 }
 
 #[test]

@@ -6,20 +6,22 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::super::{ALIGNMENT, Allocation, Map, StorageFile, WriteSync};
+use super::Rings;
 
 /// An open file; direct if it was opened so.
 #[derive(Debug)]
 pub(super) struct RealFile {
     file: Arc<File>,
     direct: bool,
+    rings: Option<Arc<Rings>>,
     /// Whether a sync failed. The system tells one caller per handle and then forgets: whoever syncs
     /// beside it, or later, would hear that all is well.
     sync_failed: Mutex<bool>,
 }
 
 impl RealFile {
-    pub(super) fn new(file: File, direct: bool) -> Self {
-        Self { file: Arc::new(file), direct, sync_failed: Mutex::new(false) }
+    pub(super) fn new(file: File, direct: bool, rings: Option<Arc<Rings>>) -> Self {
+        Self { file: Arc::new(file), direct, rings, sync_failed: Mutex::new(false) }
     }
 
     /// Syncs, one caller at a time; after a failure never again.
@@ -35,7 +37,9 @@ impl RealFile {
 impl StorageFile for RealFile {
     fn write_at(&self, position: u64, bytes: &[u8], sync: WriteSync) -> io::Result<usize> {
         if self.direct && sync == WriteSync::Data {
-            return write_durably(&self.file, position, bytes);
+            let rings = self.rings.as_ref();
+            let written = rings.and_then(|rings| rings.write_durably(&self.file, position, bytes));
+            return written.unwrap_or_else(|| write_durably(&self.file, position, bytes));
         }
         let written = uninterrupted(|| self.file.write_at(bytes, position))?;
         if sync == WriteSync::Data {
