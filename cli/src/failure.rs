@@ -168,6 +168,8 @@ fn describe(kind: ErrorKind) -> (&'static str, Status) {
         ErrorKind::Usage => ("usage", Status::Usage),
         ErrorKind::NotFound => ("not-found", Status::Usage),
         ErrorKind::Mismatch => ("mismatch", Status::Usage),
+        ErrorKind::InUse => ("in-use", Status::OpenElsewhere),
+        ErrorKind::Cancelled => ("cancelled", Status::InputOutput),
         ErrorKind::Unroutable => ("unroutable", Status::Usage),
         ErrorKind::Corrupt => ("corrupt", Status::Damaged),
         ErrorKind::Locked => ("locked", Status::OpenElsewhere),

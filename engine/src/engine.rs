@@ -208,7 +208,8 @@ impl Engine {
         self.change(&[Change::DeclareQueue { name, options }])
     }
 
-    /// Deletes a queue with all its messages. Its consumers get [`Error::NotFound`].
+    /// Deletes a queue with all its messages. Its consumers, also those that wait, get
+    /// [`Error::Cancelled`]; settling what they have does nothing any more.
     ///
     /// # Errors
     ///
@@ -280,7 +281,9 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`], [`Error::Name`], [`Error::ReadOnly`], [`Error::Closed`].
+    /// [`Error::NotFound`], [`Error::Name`], [`Error::ReadOnly`], [`Error::Closed`];
+    /// [`Error::TagInUse`] if the queue has a consumer of that tag; [`Error::InUse`] if another
+    /// consumer is exclusive, or this one wants to be and there are others.
     #[expect(clippy::needless_pass_by_value, reason = "options are made for one call")]
     pub fn consume(&self, queue: &str, options: ConsumerOptions) -> Result<Consumer> {
         let core = &self.owner.core;
@@ -294,7 +297,7 @@ impl Engine {
             });
         }
         let queue = inspect::queue(core, queue)?;
-        Ok(Consumer::new(Arc::clone(core), queue, &options))
+        Consumer::new(core, &queue, &options)
     }
 
     /// Every message of a queue that is still stored, acked or not, in the order of offsets. Nothing

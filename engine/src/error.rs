@@ -12,6 +12,8 @@ use std::{
 
 use fanlog_segment_format::{DecodeError, Offset};
 
+use crate::Cancellation;
+
 /// A result with the engine's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -23,6 +25,10 @@ pub enum ErrorKind {
     Usage,
     /// The exchange, queue, consumer or delivery tag does not exist.
     NotFound,
+    /// Another consumer has it; try again when that one is gone, or under another tag.
+    InUse,
+    /// The engine ended the consumer's subscription; subscribe anew.
+    Cancelled,
     /// It exists with other properties.
     Mismatch,
     /// No queue is bound that would take the message; nothing was stored.
@@ -155,6 +161,40 @@ pub enum Error {
         consumer: String,
         /// The delivery tag.
         tag: u64,
+    },
+    /// The queue has a consumer of that tag; nothing was changed.
+    #[error("queue {queue:?} has a consumer {tag:?} already")]
+    TagInUse {
+        /// The queue.
+        queue: String,
+        /// The consumer's tag.
+        tag: String,
+    },
+    /// Another consumer is in the way; nothing was changed.
+    #[error(
+        "queue {queue:?} can't be consumed{}, {holder:?} does so{}",
+        if *exclusive { "" } else { " exclusively" },
+        if *exclusive { " exclusively" } else { "" }
+    )]
+    InUse {
+        /// The queue.
+        queue: String,
+        /// The tag of a consumer that has it.
+        holder: String,
+        /// Whether that one is exclusive; else the one that was refused wanted to be.
+        exclusive: bool,
+    },
+    /// The engine ended the subscription.
+    #[error("consumer {consumer:?} of queue {queue:?} was cancelled with {unacked} unacked: {why}")]
+    Cancelled {
+        /// The consumer's tag.
+        consumer: String,
+        /// The queue.
+        queue: String,
+        /// Deliveries that it held then, fetched and not settled.
+        unacked: u64,
+        /// Why.
+        why: Cancellation,
     },
     /// An argument of a declaration has the wrong type or is outside its range. Nothing was changed.
     #[error("argument {argument} is {found}, allowed is {allowed}")]
@@ -317,6 +357,8 @@ impl Error {
             | Self::UnknownTag { .. }
             | Self::NoStore { .. }
             | Self::NotStored { .. } => ErrorKind::NotFound,
+            Self::TagInUse { .. } | Self::InUse { .. } => ErrorKind::InUse,
+            Self::Cancelled { .. } => ErrorKind::Cancelled,
             Self::Mismatch { .. } => ErrorKind::Mismatch,
             Self::Unroutable { .. } => ErrorKind::Unroutable,
             Self::TooLarge { .. } | Self::Exhausted { .. } => ErrorKind::TooLarge,

@@ -54,8 +54,8 @@ pub use crate::{
     browse::{Browsed, Browser},
     config::{Config, Durability, OnDamage, WhenFull},
     deliver::{
-        Consumer, ConsumerOptions, Deliveries, Delivery, DeliveryBatch, DeliveryRef, DeliveryTag,
-        Payload,
+        Cancellation, Consumer, ConsumerOptions, Deliveries, Delivery, DeliveryBatch, DeliveryRef,
+        DeliveryTag, Payload,
     },
     engine::{CloseReport, Engine},
     error::{Error, ErrorKind, FileOp, Result},

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use fanlog::{
-    ConsumerOptions, Delivery, Engine, Error, ErrorKind, ExchangeKind, Message,
+    Cancellation, ConsumerOptions, Delivery, Engine, Error, ErrorKind, ExchangeKind, Message,
     storage::{Call, FaultStorage},
 };
 
@@ -408,8 +408,8 @@ fn consumers_of_a_deleted_queue_are_told_awake_or_asleep() {
     let mut errors: Vec<Error> = asleep.into_iter().map(|waiting| waiting.join()).collect();
     errors.push(awake.try_recv().unwrap_err());
     for error in errors {
-        let Error::NotFound { what, name } = error else { panic!("{error}") };
-        assert_eq!((what, &*name), ("queue", "jobs"));
+        let Error::Cancelled { queue, why, .. } = error else { panic!("{error}") };
+        assert_eq!((&*queue, why), ("jobs", Cancellation::QueueDeleted));
     }
 }
 
@@ -436,7 +436,7 @@ fn consumers_that_slept_on_are_told_that_their_queue_was_deleted() {
     publish(&engine, "jobs", b"a");
     told.recv_timeout(PATIENCE).unwrap();
     engine.delete_queue("jobs").unwrap();
-    assert!(asleep.into_iter().all(|waiting| waiting.join() == ErrorKind::NotFound));
+    assert!(asleep.into_iter().all(|waiting| waiting.join() == ErrorKind::Cancelled));
 }
 
 #[test]

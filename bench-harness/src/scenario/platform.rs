@@ -59,7 +59,7 @@ impl Member<'_> {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         loop {
             let tag = format!("{}-{}", QUEUES[usize::from(self.queue)], self.number);
-            let options = ConsumerOptions { tag, prefetch: PREFETCH };
+            let options = ConsumerOptions { tag, ..ConsumerOptions::prefetch(PREFETCH) };
             let queue = QUEUES[usize::from(self.queue)];
             let consumer = self.shared.engine.consume(queue, options)?;
             if self.consume(consumer)? {

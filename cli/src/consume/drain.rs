@@ -49,7 +49,8 @@ fn is_empty(command: &Consume) -> Result<bool, Failure> {
 }
 
 fn drain(engine: &Engine, command: &Consume, run: &mut Run) -> Result<u64, Failure> {
-    let options = ConsumerOptions { tag: "fanlog-consume".to_owned(), prefetch: PREFETCH };
+    let options =
+        ConsumerOptions { tag: "fanlog-consume".to_owned(), ..ConsumerOptions::prefetch(PREFETCH) };
     let consumer = engine.consume(&command.queue, options)?;
     let mut took = 0;
     while run.left > 0 && !run.is_stopped() {

@@ -1,7 +1,7 @@
 //! The consumer `torture` of one queue: keeps everything that it is not told to ack.
 //!
 //! The engine lets one consumer hold a bounded number of messages. When that is reached a further
-//! consumer with the same tag goes on, so that the keeper as a whole has no limit.
+//! consumer, `torture-2`, goes on, so that the keeper as a whole has no limit.
 
 use std::{
     collections::HashMap,
@@ -73,7 +73,11 @@ impl Keeper {
     }
 
     fn add_consumer(&mut self, engine: &Engine) -> Result<(), Failure> {
-        let options = ConsumerOptions { tag: "torture".to_owned(), prefetch: 0 };
+        let tag = match self.consumers.len() {
+            0 => "torture".to_owned(),
+            before => format!("torture-{}", before + 1),
+        };
+        let options = ConsumerOptions { tag, ..ConsumerOptions::prefetch(0) };
         let consumer = engine.consume(&self.queue, options)?;
         self.consumers.push(Holder { consumer, held: 0 });
         Ok(())

@@ -1,212 +1,21 @@
 //! One consumer: its inbox, what it holds, and how it waits.
 
 use std::{
-    fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
-use event_listener::{Event, Listener};
+use event_listener::Listener;
 
 use super::{
-    Claim, ConsumerOptions, Delivery, DeliveryBatch, DeliveryTag, Dispatch, Ready, deal, hand::Hand,
+    ConsumerOptions, Delivery, DeliveryBatch, DeliveryTag, Ready, deal, shared::ConsumerShared,
 };
 use crate::{
-    Ack, Error, Result,
+    Ack, Result,
     confirm::{deadline_after, instant_now},
     core::Core,
     queue::Queue,
 };
-
-/// The part of a consumer that its queue and its deliveries share.
-pub(crate) struct ConsumerShared {
-    pub(crate) core: Arc<Core>,
-    pub(crate) queue: Arc<Queue>,
-    pub(crate) tag: Box<str>,
-    hand: Mutex<Hand>,
-    asleep: AtomicBool,
-    event: Event,
-}
-
-impl fmt::Debug for ConsumerShared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Consumer")
-            .field("tag", &self.tag)
-            .field("queue", &self.queue.name)
-            .finish_non_exhaustive()
-    }
-}
-
-impl ConsumerShared {
-    pub(super) fn hand(&self) -> MutexGuard<'_, Hand> {
-        self.hand.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn outstanding(&self) -> usize {
-        self.hand().outstanding()
-    }
-
-    /// Wakes the consumer if it sleeps; says whether it did.
-    pub(super) fn wake(&self) -> bool {
-        let slept = self.asleep.swap(false, Ordering::AcqRel);
-        if slept {
-            self.event.notify(usize::MAX);
-        }
-        slept
-    }
-
-    pub(super) fn wake_always(&self) {
-        self.asleep.store(false, Ordering::Release);
-        self.event.notify(usize::MAX);
-    }
-
-    pub(super) fn unknown(&self, tag: DeliveryTag) -> Error {
-        if self.hand().is_closed() {
-            return Error::Closed;
-        }
-        Error::UnknownTag { consumer: self.tag.to_string(), tag: tag.0 }
-    }
-
-    pub(super) fn ack(&self, tag: DeliveryTag) -> Result<Ack> {
-        let mut hand = self.hand();
-        let Some(claim) = hand.settle(tag) else {
-            drop(hand);
-            return Err(self.unknown(tag));
-        };
-        Ok(self.acked(hand, &[claim]))
-    }
-
-    /// Tells the queue of what was taken from the hand, which is given back after that: at no
-    /// moment is a message in neither (D4).
-    fn acked(&self, hand: MutexGuard<'_, Hand>, settled: &[Claim]) -> Ack {
-        if settled.is_empty() {
-            return Ack::new(Arc::clone(&self.core), None);
-        }
-        let (commit, first) = self.queue.ack(&self.core.dirty, &self.core.log, settled);
-        drop(hand);
-        self.core.stats.acked(settled.len() as u64);
-        if first {
-            self.core.acks_wait();
-        }
-        // It may have slept for want of credit.
-        self.wake();
-        Ack::new(Arc::clone(&self.core), Some(commit))
-    }
-
-    pub(super) fn ack_all(&self, tags: &[DeliveryTag]) -> Result<Ack> {
-        let mut settled = Vec::with_capacity(tags.len());
-        let mut hand = self.hand();
-        settled.extend(tags.iter().filter_map(|&tag| hand.settle(tag)));
-        if let (true, Some(&tag)) = (settled.is_empty(), tags.first()) {
-            drop(hand);
-            return Err(self.unknown(tag));
-        }
-        Ok(self.acked(hand, &settled))
-    }
-
-    pub(super) fn requeue(&self, tag: DeliveryTag) -> Result<()> {
-        if self.give_back(&[tag]) { Ok(()) } else { Err(self.unknown(tag)) }
-    }
-
-    pub(crate) fn requeue_all(&self, tags: &[DeliveryTag]) {
-        self.give_back(tags);
-    }
-
-    /// Puts messages that are in this consumer's hands back at their original place; says whether
-    /// there were any.
-    fn give_back(&self, tags: &[DeliveryTag]) -> bool {
-        // Before they are taken from the hand: see D4.
-        let mut dispatch = self.queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut hand = self.hand();
-        let settled: Vec<Claim> = tags.iter().filter_map(|&tag| hand.settle(tag)).collect();
-        drop(hand);
-        let any = !settled.is_empty();
-        self.came_back(dispatch.make(), &settled);
-        drop(dispatch);
-        if any {
-            self.queue.sleepers.wake_one();
-            self.wake();
-        }
-        any
-    }
-
-    /// Puts back what was handed out. That it was is written with a batch to come: whoever had it
-    /// survived it.
-    pub(super) fn came_back(&self, dispatch: &mut Dispatch, settled: &[Claim]) {
-        if settled.is_empty() {
-            return;
-        }
-        for claim in settled {
-            dispatch.give_back(claim.again());
-        }
-        let counts = settled.iter().map(Claim::handed_out);
-        if self.queue.want_counts(&self.core.dirty, counts) {
-            self.core.acks_wait();
-        }
-    }
-
-    /// Takes the consumer from its queue; all that it had goes back.
-    fn close(self: &Arc<Self>) {
-        self.queue.sleepers.leave(self);
-        self.core.waiting.leave(&self.queue);
-        let mut guard = self.queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
-        let (held, inbox) = self.hand().close();
-        let dispatch = guard.make();
-        self.came_back(dispatch, &held);
-        for ready in inbox {
-            dispatch.give_back(ready.claim());
-        }
-        dispatch.leave(self);
-        drop(guard);
-        self.queue.sleepers.wake_one();
-    }
-
-    /// The next message, if it may be handed out. If its count has to be in the log before, that is
-    /// asked for, and with it those of up to `ahead` messages in all.
-    fn fetch(&self, ahead: usize) -> Option<(DeliveryTag, Ready)> {
-        let mut hand = self.hand();
-        if !self.may_fetch(&mut hand, ahead) {
-            return None;
-        }
-        hand.fetch()
-    }
-
-    /// Whether the next message may be handed out in one batch with others.
-    fn may_join(&self, hand: &Hand) -> bool {
-        !hand.next_is_suspect()
-            && hand
-                .next_to_count()
-                .is_none_or(|(offset, count)| self.queue.is_counted(offset, count))
-    }
-
-    fn may_fetch(&self, hand: &mut Hand, ahead: usize) -> bool {
-        let Some((offset, count)) = hand.next_to_count() else { return true };
-        if self.queue.is_counted(offset, count) {
-            return true;
-        }
-        let counts = hand.ask_counts(ahead);
-        if !counts.is_empty() {
-            self.queue.want_counts(&self.core.dirty, counts);
-            self.core.hurry(false);
-        }
-        false
-    }
-
-    /// Why nothing more will come, if that is so.
-    fn ended(&self) -> Option<Error> {
-        if let Some(error) = self.core.ended() {
-            return Some(error);
-        }
-        if self.queue.is_gone() {
-            let name = self.queue.name.to_string();
-            return Some(Error::NotFound { what: "queue", name });
-        }
-        None
-    }
-}
 
 /// A future that waits for a message. Dropped before it goes on, it leaves the list of sleepers,
 /// and passes on a wake-up that it may have been given.
@@ -216,7 +25,7 @@ impl Drop for Sleeping<'_> {
     fn drop(&mut self) {
         let consumer = self.0;
         consumer.queue.sleepers.remove(consumer);
-        if !consumer.asleep.swap(false, Ordering::AcqRel) {
+        if !consumer.is_up() {
             consumer.queue.sleepers.wake_one();
         }
     }
@@ -246,25 +55,26 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    pub(crate) fn new(core: Arc<Core>, queue: Arc<Queue>, options: &ConsumerOptions) -> Self {
-        let tag = if options.tag.is_empty() {
-            format!("consumer-{}", core.stats.next_consumer())
-        } else {
-            options.tag.clone()
-        };
-        let hand = Hand::new(options.prefetch_limit() as usize);
-        let shared = Arc::new(ConsumerShared {
-            core,
-            queue,
-            tag: tag.into(),
-            hand: Mutex::new(hand),
-            asleep: AtomicBool::new(false),
-            event: Event::new(),
-        });
-        let mut dispatch = shared.queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
-        dispatch.make().join(Arc::clone(&shared));
-        drop(dispatch);
-        Self { shared }
+    /// Subscribes to a queue.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TagInUse`](crate::Error::TagInUse), [`Error::InUse`](crate::Error::InUse).
+    pub(crate) fn new(
+        core: &Arc<Core>,
+        queue: &Arc<Queue>,
+        options: &ConsumerOptions,
+    ) -> Result<Self> {
+        let mut dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
+        let roster = &mut dispatch.make().roster;
+        let mut tag = options.tag.clone();
+        while tag.is_empty() || options.tag.is_empty() && roster.has(&tag) {
+            tag = format!("consumer-{}", core.stats.next_consumer());
+        }
+        roster.check(&queue.name, &tag, options.exclusive)?;
+        let shared = Arc::new(ConsumerShared::new(core, queue, tag, options));
+        roster.join(Arc::clone(&shared));
+        Ok(Self { shared })
     }
 
     pub(crate) fn shared(&self) -> &Arc<ConsumerShared> {
@@ -280,16 +90,11 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`], [`Error::Poisoned`], [`Error::NotFound`] once the queue was deleted,
-    /// [`Error::Io`] or [`Error::Corrupt`] if the log can't be read at the queue's place.
+    /// [`Error::Closed`], [`Error::Poisoned`], [`Error::Cancelled`] once the engine ended the
+    /// subscription, as when the queue is deleted, [`Error::Io`] or [`Error::Corrupt`] if the log can't be read at the queue's place.
     pub fn try_recv(&self) -> Result<Option<Delivery>> {
-        self.try_recv_of(1)
-    }
-
-    /// Receives a message, as the first of up to `ahead`.
-    fn try_recv_of(&self, ahead: usize) -> Result<Option<Delivery>> {
         let shared = &self.shared;
-        if let Some((tag, ready)) = shared.fetch(ahead) {
+        if let Some((tag, ready)) = shared.fetch() {
             return Ok(Some(self.delivery(tag, ready)));
         }
         if let Some(error) = shared.ended() {
@@ -297,7 +102,7 @@ impl Consumer {
         }
         let dealt = deal(&shared.core, &shared.queue);
         // What was dealt before the log could not be read any further comes first.
-        match shared.fetch(ahead) {
+        match shared.fetch() {
             Some((tag, ready)) => Ok(Some(self.delivery(tag, ready))),
             None => dealt.map(|()| None),
         }
@@ -315,7 +120,7 @@ impl Consumer {
     /// As [`Consumer::try_recv`].
     pub fn recv(&self) -> Result<Delivery> {
         loop {
-            if let Some(delivery) = self.recv_until(None, 1)? {
+            if let Some(delivery) = self.recv_until(None)? {
                 return Ok(delivery);
             }
         }
@@ -327,16 +132,16 @@ impl Consumer {
     ///
     /// As [`Consumer::try_recv`].
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<Delivery>> {
-        self.recv_until(deadline_after(timeout), 1)
+        self.recv_until(deadline_after(timeout))
     }
 
-    fn recv_until(&self, deadline: Option<Instant>, ahead: usize) -> Result<Option<Delivery>> {
+    fn recv_until(&self, deadline: Option<Instant>) -> Result<Option<Delivery>> {
         loop {
-            if let Some(delivery) = self.try_recv_of(ahead)? {
+            if let Some(delivery) = self.try_recv()? {
                 return Ok(Some(delivery));
             }
-            let listener = self.shared.event.listen();
-            if let Some(delivery) = self.announce_and_try(ahead)? {
+            let listener = self.shared.listen();
+            if let Some(delivery) = self.announce_and_try()? {
                 return Ok(Some(delivery));
             }
             if self.shared.core.drive() {
@@ -346,8 +151,8 @@ impl Consumer {
                 None => listener.wait(),
                 Some(deadline) => {
                     if deadline <= instant_now() || listener.wait_deadline(deadline).is_none() {
-                        self.shared.asleep.store(false, Ordering::Release);
-                        return self.try_recv_of(ahead);
+                        self.shared.is_up();
+                        return self.try_recv();
                     }
                 }
             }
@@ -365,9 +170,9 @@ impl Consumer {
             if let Some(delivery) = self.try_recv()? {
                 return Ok(delivery);
             }
-            let listener = self.shared.event.listen();
+            let listener = self.shared.listen();
             let sleeping = Sleeping(&self.shared);
-            let found = self.announce_and_try(1)?;
+            let found = self.announce_and_try()?;
             if found.is_none() {
                 listener.await;
             }
@@ -380,14 +185,12 @@ impl Consumer {
     }
 
     /// Puts the consumer on the lists of those that sleep, then looks once more (S1).
-    fn announce_and_try(&self, ahead: usize) -> Result<Option<Delivery>> {
+    fn announce_and_try(&self) -> Result<Option<Delivery>> {
         let shared = &self.shared;
-        shared.asleep.store(true, Ordering::Release);
-        shared.queue.sleepers.add(shared);
-        shared.core.waiting.add(&shared.queue);
-        let found = self.try_recv_of(ahead);
+        shared.announce();
+        let found = self.try_recv();
         if !matches!(found, Ok(None)) {
-            shared.asleep.store(false, Ordering::Release);
+            shared.is_up();
         }
         found
     }
@@ -404,16 +207,14 @@ impl Consumer {
         if max == 0 {
             return Ok(batch);
         }
-        let first = self.recv_until(deadline_after(timeout), max)?;
-        let Some(first) = first else { return Ok(batch) };
-        let alone = first.is_suspect();
+        let Some(first) = self.recv_timeout(timeout)? else { return Ok(batch) };
         batch.push_delivery(first);
         let mut dealt = false;
-        while batch.len() < max && !alone {
+        while batch.len() < max {
             let before = batch.len();
             let mut hand = self.shared.hand();
             while batch.len() < max
-                && self.shared.may_join(&hand)
+                && self.shared.may_fetch(&hand)
                 && let Some((tag, ready)) = hand.fetch()
             {
                 batch.push(tag, ready);
@@ -456,12 +257,7 @@ impl Consumer {
     ///
     /// [`Error::UnknownTag`] if `tag` was never given, or it and all before it are settled.
     pub fn ack_multiple(&self, tag: DeliveryTag) -> Result<Ack> {
-        let mut hand = self.shared.hand();
-        let Some(settled) = hand.settle_to(tag) else {
-            drop(hand);
-            return Err(self.shared.unknown(tag));
-        };
-        Ok(self.shared.acked(hand, &settled))
+        self.shared.ack_to(tag)
     }
 
     /// Gives one delivery up: back to its original place in the queue if `requeue`, else away, as
@@ -471,7 +267,32 @@ impl Consumer {
     ///
     /// [`Error::UnknownTag`].
     pub fn nack(&self, tag: DeliveryTag, requeue: bool) -> Result<()> {
-        if requeue { self.shared.requeue(tag) } else { self.shared.ack(tag).map(drop) }
+        self.shared.nack(tag, requeue)
+    }
+
+    /// Gives one delivery up: the same as [`nack`](Self::nack), under the name that AMQP had first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownTag`].
+    pub fn reject(&self, tag: DeliveryTag, requeue: bool) -> Result<()> {
+        self.shared.nack(tag, requeue)
+    }
+
+    /// Gives up every delivery of this consumer up to and with `tag`: back to their original places
+    /// if `requeue`, else away, as if they were acked.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownTag`] if `tag` was never given, or it and all before it are settled.
+    pub fn nack_multiple(&self, tag: DeliveryTag, requeue: bool) -> Result<()> {
+        self.shared.nack_to(tag, requeue)
+    }
+
+    /// Gives everything back that this consumer was handed and has not settled, and returns how much
+    /// that is: it comes again, to this consumer or another. `basic.recover`.
+    pub fn recover(&self) -> usize {
+        self.shared.recover()
     }
 }
 

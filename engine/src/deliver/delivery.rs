@@ -4,7 +4,7 @@ use std::{fmt, ops::Deref, sync::Arc};
 
 use fanlog_segment_format::Offset;
 
-use super::{Fields, Guard, Ready, consumer::ConsumerShared};
+use super::{Fields, Guard, Ready, shared::ConsumerShared};
 use crate::{Ack, Result, log::view::Damage};
 
 /// One delivery to one consumer: 1, 2, 3, ... in the order in which that consumer got them. A
@@ -95,11 +95,12 @@ impl Delivery {
     /// certain: 0 for the first time. What only waited in a consumer's inbox was not handed out.
     ///
     /// Exact while the store is open and over [`Engine::close`](crate::Engine::close). After a crash
-    /// the last hand-out before it may be missing, and those that were settled less than
-    /// [`ack_delay_max`](crate::Config::ack_delay_max) before it; never more than one more is counted
-    /// than there were. What came back by a crash is counted in the log, with the kernel, *before*
-    /// it is handed out again: so the count of a message that kills its host grows with each time,
-    /// and [`recv_batch`](crate::Consumer::recv_batch) hands it out alone from the third time on.
+    /// the first hand-out of a message may be missing, and those that ended less than
+    /// [`ack_delay_max`](crate::Config::ack_delay_max) before it. What came back by a crash is
+    /// counted in the log, with the kernel, *before* it is handed out again: so the count of a
+    /// message that kills its host grows with each time. A consumer has the first of these messages
+    /// counted alone, then two together, four, and so on up to 256: of those behind a fatal one few
+    /// are counted though they were not handed out, and those not once it comes first.
     pub fn delivery_count(&self) -> u32 {
         self.ready.earlier.count()
     }
@@ -173,21 +174,22 @@ impl Delivery {
     /// As [`Delivery::ack`].
     pub fn nack(mut self, requeue: bool) -> Result<()> {
         self.settled = true;
-        if requeue {
-            self.consumer.requeue(self.tag)
-        } else {
-            self.consumer.ack(self.tag).map(drop)
-        }
+        self.consumer.nack(self.tag, requeue)
+    }
+
+    /// The same as [`nack`](Delivery::nack), under the name that AMQP had first.
+    ///
+    /// # Errors
+    ///
+    /// As [`Delivery::ack`].
+    pub fn reject(self, requeue: bool) -> Result<()> {
+        self.nack(requeue)
     }
 
     /// Leaves it unsettled in the consumer's hands, to be settled by its tag.
     pub fn keep(mut self) -> DeliveryTag {
         self.settled = true;
         self.tag
-    }
-
-    pub(super) fn is_suspect(&self) -> bool {
-        self.ready.earlier.is_suspect()
     }
 
     pub(crate) fn consumer(&self) -> &Arc<ConsumerShared> {
@@ -204,7 +206,7 @@ impl Drop for Delivery {
     fn drop(&mut self) {
         if !self.settled {
             // An error says that it was settled otherwise: nothing is left to do.
-            drop(self.consumer.requeue(self.tag));
+            drop(self.consumer.nack(self.tag, true));
         }
     }
 }
@@ -278,11 +280,7 @@ impl DeliveryBatch {
     /// As [`DeliveryBatch::ack`].
     pub fn nack(mut self, requeue: bool) -> Result<()> {
         self.settled = true;
-        if requeue {
-            self.consumer.requeue_all(&self.tags);
-            return Ok(());
-        }
-        self.consumer.ack_all(&self.tags).map(drop)
+        self.consumer.nack_all(&self.tags, requeue)
     }
 
     pub(crate) fn consumer(&self) -> &Arc<ConsumerShared> {
@@ -299,7 +297,7 @@ impl DeliveryBatch {
 impl Drop for DeliveryBatch {
     fn drop(&mut self) {
         if !self.settled {
-            self.consumer.requeue_all(&self.tags);
+            drop(self.consumer.nack_all(&self.tags, true));
         }
     }
 }

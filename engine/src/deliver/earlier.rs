@@ -33,12 +33,6 @@ impl Earlier {
         self.0 & BEFORE_OPENING != 0
     }
 
-    /// It came back so although a hand-out had been recorded: it is handed out alone, so that nothing
-    /// else is counted with it.
-    pub(super) fn is_suspect(self) -> bool {
-        self.may_be_fatal() && self.count() > 0
-    }
-
     /// After one more hand-out, which its process has survived.
     pub(super) fn again(self) -> Self {
         Self((self.count() + 1).min(Self::COUNT_MAX))
@@ -60,8 +54,8 @@ mod tests {
     #[test]
     fn what_may_have_been_handed_out_is_flagged_though_nothing_is_counted() {
         let flagged = Earlier::before_opening(0);
-        assert!(flagged.any() && flagged.may_be_fatal() && !flagged.is_suspect());
+        assert!(flagged.any() && flagged.may_be_fatal());
         assert_eq!((flagged.count(), flagged.again().count()), (0, 1));
-        assert!(!Earlier::default().any() && Earlier::before_opening(1).is_suspect());
+        assert!(!Earlier::default().any());
     }
 }

@@ -24,10 +24,15 @@ pub(super) struct Hand {
     held: VecDeque<Held>,
     next_tag: u64,
     outstanding: usize,
-    /// So many of the inbox, from the first, need no count, or one that was asked for.
+    /// Of so many of the inbox, from the first, the counts were asked for.
     asked: usize,
+    /// So many are asked for together next.
+    ahead: usize,
     closed: bool,
 }
+
+/// Messages of which the counts are asked for together, at the most.
+const AHEAD_MAX: usize = 256;
 
 /// So many settled messages may stay among those held.
 const SETTLED_MAX: usize = 64;
@@ -41,6 +46,7 @@ impl Hand {
             next_tag: 1,
             outstanding: 0,
             asked: 0,
+            ahead: 1,
             closed: false,
         }
     }
@@ -101,27 +107,19 @@ impl Hand {
         Some(ready.claim().handed_out())
     }
 
-    /// Counts of up to `ahead` messages that come next and have to be in the log before they are
-    /// fetched, if they were not asked for yet. A suspect is counted alone.
-    pub(super) fn ask_counts(&mut self, ahead: usize) -> Vec<(Offset, u32)> {
-        let mut counts = Vec::new();
-        let suspect = |at: usize| self.inbox[at].earlier.is_suspect();
-        while self.asked < ahead.min(self.inbox.len()) {
-            if self.asked > 0 && (suspect(0) || suspect(self.asked)) {
-                break;
-            }
-            let ready = &self.inbox[self.asked];
-            if ready.earlier.may_be_fatal() {
-                counts.push(ready.claim().handed_out());
-            }
-            self.asked += 1;
+    /// Counts of messages that come next and have to be in the log before they are fetched: of the
+    /// first alone, then of two, then of four, and so on. None while those asked for last are on
+    /// their way.
+    pub(super) fn ask_counts(&mut self) -> Vec<(Offset, u32)> {
+        if self.asked > 0 {
+            return Vec::new();
         }
-        counts
-    }
-
-    /// The message that is fetched next has to be handed out alone.
-    pub(super) fn next_is_suspect(&self) -> bool {
-        self.inbox.front().is_some_and(|ready| ready.earlier.is_suspect())
+        self.asked = self.ahead.min(self.inbox.len());
+        self.ahead = (2 * self.ahead).min(AHEAD_MAX);
+        let next = self.inbox.iter().take(self.asked);
+        next.filter(|ready| ready.earlier.may_be_fatal())
+            .map(|ready| ready.claim().handed_out())
+            .collect()
     }
 
     pub(super) fn fetch(&mut self) -> Option<(DeliveryTag, Ready)> {
@@ -218,6 +216,11 @@ impl Hand {
             None => self.held.insert(at, Held { tag: tag.0, claim: Some(claim) }),
         }
         self.outstanding += 1;
+    }
+
+    /// Settles everything that is held, but what is in a transaction.
+    pub(super) fn settle_held(&mut self) -> Vec<Claim> {
+        self.settle_to(DeliveryTag(self.next_tag - 1)).unwrap_or_default()
     }
 
     fn leave_out_settled(&mut self) {

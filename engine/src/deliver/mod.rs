@@ -12,6 +12,7 @@
 //! D4. A message leaves its place under the lock of the next one. So who holds `dispatch`, all hands
 //!     and the queue's dirty state sees each message once: ready, in a hand, or settled.
 
+mod cancel;
 mod claim;
 mod consumer;
 mod delivery;
@@ -21,64 +22,67 @@ mod options;
 mod purge;
 mod reader;
 mod reserve;
+mod roster;
+mod shared;
 mod sleepers;
+mod source;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::{Arc, PoisonError};
 
 use fanlog_segment_format::Offset;
 
-pub(crate) use self::{
-    claim::Claim,
-    consumer::ConsumerShared,
-    earlier::Earlier,
-    purge::purge,
-    reader::{Fields, Guard, Part, Reader, Ready},
-    reserve::Reserved,
-    sleepers::{Sleepers, Waiting},
-};
 pub use self::{
+    cancel::Cancellation,
     consumer::{Consumer, Deliveries},
     delivery::{Delivery, DeliveryBatch, DeliveryRef, DeliveryTag, Payload},
     options::ConsumerOptions,
 };
+pub(crate) use self::{
+    claim::Claim,
+    earlier::Earlier,
+    purge::purge,
+    reader::{Fields, Guard, Part, Reader, Ready},
+    reserve::Reserved,
+    shared::ConsumerShared,
+    sleepers::{Sleepers, Waiting},
+};
+use self::{
+    roster::Roster,
+    source::{Next, Source},
+};
 use crate::{Result, core::Core, queue::Queue};
 
-/// Messages that a lease covers at the most.
-const LEASE_MESSAGES: u64 = 1024;
 /// Messages dealt while the dispatch lock is held once.
 const DEAL_MAX: usize = 1024;
 
-/// A queue's cursor, what came back to it, and its consumers.
+/// What a queue hands out next, and to whom.
 #[derive(Debug, Default)]
 pub(crate) struct Dispatch {
-    reader: Option<Reader>,
-    returned: BTreeMap<Offset, Claim>,
-    consumers: Vec<Arc<ConsumerShared>>,
-    /// Whose turn it is.
-    turn: usize,
-    /// The lease asked for and not granted yet.
-    wanted: Option<Offset>,
-    /// Where the last lease was asked for, and messages dealt since: how sparse the queue is.
-    leased_at: Offset,
-    dealt_since: u64,
+    source: Source,
+    roster: Roster,
 }
 
 impl Dispatch {
     pub(crate) fn consumers(&self) -> usize {
-        self.consumers.len()
+        self.roster.len()
     }
 
-    /// In consumers' inboxes and hands, and what came back: delivered, not acked.
+    /// Whoever may have messages.
+    fn holders(&self) -> impl Iterator<Item = &Arc<ConsumerShared>> {
+        self.roster.iter()
+    }
+
+    /// In consumers' inboxes and hands: delivered, not acked.
     pub(crate) fn unacked(&self) -> u64 {
-        self.consumers.iter().map(|consumer| consumer.outstanding() as u64).sum()
+        self.holders().map(|consumer| consumer.hand().outstanding() as u64).sum()
     }
 
     /// The tag of the consumer that has this message.
     pub(crate) fn holder_of(&self, offset: Offset) -> Option<String> {
         let holds = |consumer: &&Arc<ConsumerShared>| {
-            consumer.hand().all().any(|ready| ready.offset == offset)
+            consumer.hand().all().any(|claim| claim.offset == offset)
         };
-        self.consumers.iter().find(holds).map(|consumer| consumer.tag.to_string())
+        self.holders().find(holds).map(|consumer| consumer.tag.to_string())
     }
 
     /// Hands out nothing more. Returns one past the last unacked message that was in somebody's
@@ -86,36 +90,30 @@ impl Dispatch {
     pub(crate) fn stop(&mut self) -> (Offset, Vec<(Offset, u32)>) {
         let mut end = Offset(0);
         let mut counts = Vec::new();
-        for consumer in &self.consumers {
+        let mut unseen = Vec::new();
+        for consumer in self.holders() {
             let mut hand = consumer.hand();
             for claim in hand.held() {
                 end = end.max(claim.offset.next());
                 counts.push(claim.handed_out());
             }
-            let inbox = hand.stop();
-            self.returned.extend(inbox.iter().map(|ready| (ready.offset, ready.claim())));
+            unseen.extend(hand.stop());
         }
-        let flagged = self.returned.values().rev().find(|claim| claim.earlier.any());
-        (flagged.map_or(end, |claim| end.max(claim.offset.next())), counts)
+        for ready in unseen {
+            self.give_back(ready.claim());
+        }
+        (end.max(self.source.handed_out_end()), counts)
     }
 
-    pub(crate) fn join(&mut self, consumer: Arc<ConsumerShared>) {
-        self.consumers.push(consumer);
-    }
-
-    fn leave(&mut self, consumer: &Arc<ConsumerShared>) {
-        self.consumers.retain(|other| !Arc::ptr_eq(other, consumer));
-        if self.consumers.is_empty() {
-            // The cursor stays: acks that are on their way are in no ledger yet.
-            self.consumers = Vec::new();
-            if let Some(reader) = &mut self.reader {
-                reader.rest();
-            }
+    fn leave(&mut self, consumer: &ConsumerShared) {
+        self.roster.leave(consumer);
+        if self.roster.is_empty() {
+            self.source.rest();
         }
     }
 
     fn give_back(&mut self, claim: Claim) {
-        self.returned.insert(claim.offset, claim);
+        self.source.give_back(claim);
     }
 }
 
@@ -123,99 +121,12 @@ impl Dispatch {
 ///
 /// # Errors
 ///
-/// If the log could not be read at the queue's cursor; nothing was dealt then.
+/// If the log could not be read at the queue's cursor; nothing more is dealt then.
 pub(crate) fn deal(core: &Core, queue: &Arc<Queue>) -> Result<()> {
-    let mut dispatch = queue.dispatch.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let dispatch = dispatch.make();
-    let mut reader = match dispatch.reader.take() {
-        Some(reader) => reader,
-        None => Reader::new(queue),
-    };
-    let outcome = deal_from(core, queue, dispatch, &mut reader);
-    dispatch.reader = Some(reader);
-    outcome
-}
-
-fn deal_from(
-    core: &Core,
-    queue: &Arc<Queue>,
-    dispatch: &mut Dispatch,
-    reader: &mut Reader,
-) -> Result<()> {
-    let consumers = dispatch.consumers.clone();
-    let mut hands: Vec<_> = consumers.iter().map(|consumer| consumer.hand()).collect();
-    let mut credit: usize = hands.iter().map(|hand| hand.credit()).sum();
-    credit = credit.min(DEAL_MAX);
-    let mut fed = vec![false; hands.len()];
-    let mut failed = None;
-    while credit > 0 {
-        let ready = match next(core, queue, dispatch, reader) {
-            Ok(Some(ready)) => ready,
-            Ok(None) => break,
-            Err(error) => {
-                failed = Some(error);
-                break;
-            }
-        };
-        // Someone has credit; at most one round finds them.
-        while hands[dispatch.turn % hands.len()].credit() == 0 {
-            dispatch.turn += 1;
-        }
-        let which = dispatch.turn % hands.len();
-        hands[which].put(ready);
-        fed[which] = true;
-        dispatch.turn = which + 1;
-        credit -= 1;
-    }
-    drop(hands);
-    for (consumer, fed) in consumers.iter().zip(fed) {
-        if fed {
-            consumer.wake();
-        }
-    }
-    failed.map_or(Ok(()), Err)
-}
-
-/// The next message to deal: what came back first, then the log, as far as the mark allows.
-fn next(
-    core: &Core,
-    queue: &Arc<Queue>,
-    dispatch: &mut Dispatch,
-    reader: &mut Reader,
-) -> Result<Option<Ready>> {
-    if let Some((_, &claim)) = dispatch.returned.first_key_value() {
-        let ready = claim.read(core)?;
-        dispatch.returned.pop_first();
-        return Ok(Some(ready));
-    }
-    let Some(offset) = reader.peek(core, queue)? else { return Ok(None) };
-    let mark = queue.mark();
-    if dispatch.wanted.is_some_and(|wanted| mark >= wanted) {
-        dispatch.wanted = None;
-    }
-    let sparse = sparseness(dispatch, offset);
-    let half = LEASE_MESSAGES / 2 * sparse;
-    if offset.0 + half >= mark.0 && dispatch.wanted.is_none() {
-        let wanted = Offset(offset.0.saturating_add(LEASE_MESSAGES * sparse));
-        if wanted > mark {
-            dispatch.wanted = Some(wanted);
-            dispatch.leased_at = offset;
-            dispatch.dealt_since = 0;
-            queue.want_lease(&core.dirty, wanted);
-            core.hurry(false);
-        }
-    }
-    if offset >= mark {
-        return Ok(None);
-    }
-    dispatch.dealt_since += 1;
-    Ok(reader.take(queue))
-}
-
-/// Offsets of the log per message of this queue, as seen since the last lease.
-fn sparseness(dispatch: &Dispatch, offset: Offset) -> u64 {
-    if dispatch.dealt_since == 0 {
-        return 1;
-    }
-    (offset.0.saturating_sub(dispatch.leased_at.0) / dispatch.dealt_since).clamp(1, 1 << 20)
+    let mut dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
+    let Dispatch { source, roster, .. } = dispatch.make();
+    roster.deal(DEAL_MAX, || match source.next(core, queue)? {
+        Next::Message(ready) => Ok(Some(ready)),
+        Next::Waits | Next::Nothing => Ok(None),
+    })
 }

@@ -6,7 +6,6 @@
 
 use std::sync::{Arc, PoisonError};
 
-use super::Reader;
 use crate::{
     Ack, Result,
     core::Core,
@@ -22,8 +21,8 @@ use crate::{
 pub(crate) fn purge(core: &Arc<Core>, queue: &Arc<Queue>) -> Result<u64> {
     let mut guard = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
     let dispatch = guard.make();
-    let consumers = dispatch.consumers.clone();
-    let hands: Vec<_> = consumers.iter().map(|consumer| consumer.hand()).collect();
+    let holders: Vec<_> = dispatch.holders().cloned().collect();
+    let hands: Vec<_> = holders.iter().map(|holder| holder.hand()).collect();
     let ledger = core.ledger();
     let to = ledger.head.next_offset;
     let sent = ledger.depth(queue).plus(queue.ledger().acked);
@@ -37,8 +36,7 @@ pub(crate) fn purge(core: &Arc<Core>, queue: &Arc<Queue>) -> Result<u64> {
     let (sent, confirmed) = (sent.less(held), core.confirms.finished());
     let purged = queue.purge(&core.dirty, to, sent, kept, confirmed);
     let Some((dropped, commit, first)) = purged else { return Ok(0) };
-    dispatch.returned.clear();
-    dispatch.reader.get_or_insert_with(|| Reader::new(queue)).skip_to(to);
+    dispatch.source.skip_to(queue, to);
     drop(hands);
     drop(guard);
     core.stats.purged(dropped.messages);

@@ -7,7 +7,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use super::{Claim, DeliveryTag, consumer::ConsumerShared};
+use super::{Claim, DeliveryTag, shared::ConsumerShared};
 use crate::{Result, queue::Place};
 
 /// Messages in one consumer's hands.

@@ -14,7 +14,7 @@ use std::{
 
 use fanlog_segment_format::{GroupId, QueueId};
 
-use super::consumer::ConsumerShared;
+use super::shared::ConsumerShared;
 use crate::{on_demand::OnDemand, queue::Queue};
 
 /// Consumers of one queue that sleep.

@@ -1,0 +1,161 @@
+//! Who consumes from a queue, and whose turn it is.
+//!
+//! R1. Consumers stand in the order of their priorities, highest first; equals as they came. Tags
+//!     are unique.
+//! R2. An exclusive consumer is the only one.
+//! R3. A message goes to the highest priority at which somebody has credit; there, round-robin: each
+//!     priority keeps its own turn, so what one has no bearing on the shares of another.
+
+use std::sync::{Arc, MutexGuard};
+
+use super::{Ready, hand::Hand, shared::ConsumerShared};
+use crate::{Error, Result};
+
+/// The consumers of one queue.
+#[derive(Debug, Default)]
+pub(super) struct Roster {
+    consumers: Vec<Arc<ConsumerShared>>,
+    levels: Vec<Level>,
+}
+
+/// Consumers of one priority: neighbours in the roster.
+#[derive(Debug)]
+struct Level {
+    priority: i32,
+    consumers: usize,
+    /// Whose turn it is, of these.
+    turn: usize,
+}
+
+impl Roster {
+    pub(super) fn len(&self) -> usize {
+        self.consumers.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.consumers.is_empty()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<ConsumerShared>> {
+        self.consumers.iter()
+    }
+
+    pub(super) fn has(&self, tag: &str) -> bool {
+        self.consumers.iter().any(|consumer| &*consumer.tag == tag)
+    }
+
+    /// Whether one more consumer may come.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TagInUse`], [`Error::InUse`].
+    pub(super) fn check(&self, queue: &str, tag: &str, exclusive: bool) -> Result<()> {
+        let queue = || queue.to_owned();
+        if self.has(tag) {
+            return Err(Error::TagInUse { queue: queue(), tag: tag.to_owned() });
+        }
+        let in_the_way = self.consumers.first().filter(|first| exclusive || first.exclusive);
+        in_the_way.map_or(Ok(()), |first| {
+            let (holder, exclusive) = (first.tag.to_string(), first.exclusive);
+            Err(Error::InUse { queue: queue(), holder, exclusive })
+        })
+    }
+
+    pub(super) fn join(&mut self, consumer: Arc<ConsumerShared>) {
+        let priority = consumer.priority;
+        let at = self.consumers.partition_point(|other| other.priority >= priority);
+        self.consumers.insert(at, consumer);
+        let level = self.levels.partition_point(|level| level.priority > priority);
+        match self.levels.get_mut(level).filter(|level| level.priority == priority) {
+            Some(level) => level.consumers += 1,
+            None => self.levels.insert(level, Level { priority, consumers: 1, turn: 0 }),
+        }
+    }
+
+    pub(super) fn leave(&mut self, consumer: &ConsumerShared) {
+        let Some(at) =
+            self.consumers.iter().position(|other| std::ptr::eq(Arc::as_ptr(other), consumer))
+        else {
+            return;
+        };
+        self.consumers.remove(at);
+        let mut start = 0;
+        for which in 0..self.levels.len() {
+            let level = &mut self.levels[which];
+            let place = at - start;
+            if place < level.consumers {
+                level.consumers -= 1;
+                // Whoever comes next is still the next.
+                level.turn -= usize::from(place < level.turn);
+                if level.consumers == 0 {
+                    self.levels.remove(which);
+                }
+                break;
+            }
+            start += level.consumers;
+        }
+        if self.consumers.is_empty() {
+            *self = Self::default();
+        }
+    }
+
+    /// Deals what `next` brings until it brings no more, nobody has credit, or `most` were dealt.
+    /// Wakes those that got any and sleep.
+    ///
+    /// # Errors
+    ///
+    /// That of `next`, after which nothing more is dealt.
+    pub(super) fn deal(
+        &mut self,
+        mut most: usize,
+        mut next: impl FnMut() -> Result<Option<Ready>>,
+    ) -> Result<()> {
+        let mut hands: Vec<_> = self.consumers.iter().map(|consumer| consumer.hand()).collect();
+        let mut fed = vec![false; hands.len()];
+        let mut rest = (hands.as_mut_slice(), fed.as_mut_slice());
+        let mut outcome = Ok(true);
+        for level in &mut self.levels {
+            let (hands, others) = rest.0.split_at_mut(level.consumers);
+            let (fed, others_fed) = rest.1.split_at_mut(level.consumers);
+            outcome = level.deal(hands, fed, &mut most, &mut next);
+            if !matches!(outcome, Ok(true)) {
+                break;
+            }
+            rest = (others, others_fed);
+        }
+        drop(hands);
+        for (consumer, fed) in self.consumers.iter().zip(fed) {
+            if fed {
+                consumer.wake();
+            }
+        }
+        outcome.map(drop)
+    }
+}
+
+impl Level {
+    /// Deals to the hands of this priority; says whether there may be more.
+    fn deal(
+        &mut self,
+        hands: &mut [MutexGuard<'_, Hand>],
+        fed: &mut [bool],
+        most: &mut usize,
+        next: &mut impl FnMut() -> Result<Option<Ready>>,
+    ) -> Result<bool> {
+        let mut credit = hands.iter().map(|hand| hand.credit()).sum::<usize>().min(*most);
+        *most -= credit;
+        while credit > 0 {
+            let Some(ready) = next()? else { return Ok(false) };
+            // Someone has credit; at most one round finds them.
+            while hands[self.turn % hands.len()].credit() == 0 {
+                self.turn += 1;
+            }
+            let which = self.turn % hands.len();
+            hands[which].put(ready);
+            fed[which] = true;
+            self.turn = which + 1;
+            credit -= 1;
+        }
+        Ok(true)
+    }
+}
