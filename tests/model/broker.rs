@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fanlog::{ErrorKind, ExchangeKind};
 
 use crate::{
-    operations::{End, Operation, Settle},
+    operations::{End, Every, Operation, Settle},
     routing::{Binding, queues_of},
 };
 
@@ -100,6 +100,9 @@ impl Broker {
             Operation::Unbind { queue, exchange, key } => self.unbind(queue, exchange, key),
             Operation::Publish { exchange, key, bytes } => self.publish(&[(exchange, key)], *bytes),
             Operation::PublishBatch { messages } => self.publish(messages, 8),
+            Operation::Transaction { messages, acks, commit } => {
+                self.transaction(messages, *acks, *commit)
+            }
             Operation::Get { queue } => self.get(queue),
             Operation::Settle { place, how } => self.settle(place.index(self.held.len()), *how),
             Operation::Purge { queue } => self.purge(queue),
@@ -183,6 +186,23 @@ impl Broker {
             }
         }
         Ok(Answer::Done)
+    }
+
+    /// What can't be published is told when it is added: the rest is given up then.
+    fn transaction(
+        &mut self,
+        messages: &[(&str, &str)],
+        acks: Every,
+        commit: bool,
+    ) -> Result<Answer, ErrorKind> {
+        for (exchange, key) in messages {
+            self.route(exchange, key)?;
+        }
+        let how = if commit { Settle::Ack } else { Settle::Requeue };
+        for place in acks.places(self.held.len()) {
+            self.settle(place, how)?;
+        }
+        if commit { self.publish(messages, 8) } else { Ok(Answer::Done) }
     }
 
     fn get(&mut self, name: &str) -> Result<Answer, ErrorKind> {

@@ -12,7 +12,7 @@ use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state
 
 use crate::{
     broker::{Answer, Broker, Flag, Id},
-    operations::{self, End, Operation, Settle},
+    operations::{self, End, Every, Operation, Settle},
     routing::Binding,
 };
 
@@ -67,7 +67,7 @@ impl ReferenceStateMachine for Broker {
 /// A message that was taken; without its consumer it would go back.
 struct Held {
     delivery: Delivery,
-    _consumer: Consumer,
+    consumer: Consumer,
     queue: String,
 }
 
@@ -175,6 +175,9 @@ impl Machine {
                 self.publish(&[(exchange, key)], *bytes)?;
             }
             Operation::PublishBatch { messages } => self.publish(messages, 8)?,
+            Operation::Transaction { messages, acks, commit } => {
+                self.transaction(messages, *acks, *commit)?;
+            }
             Operation::Get { queue } => return self.get(queue),
             Operation::Settle { place, how } => {
                 let held = self.held.remove(place.index(self.held.len()));
@@ -205,15 +208,42 @@ impl Machine {
         Ok(())
     }
 
+    fn payloads(&self, count: usize, bytes: usize) -> Vec<Vec<u8>> {
+        (self.next_id..).take(count).map(|id| payload(id, bytes)).collect()
+    }
+
     fn publish(&self, messages: &[(&str, &str)], bytes: usize) -> Result<(), Error> {
-        let payloads: Vec<Vec<u8>> =
-            (self.next_id..).take(messages.len()).map(|id| payload(id, bytes)).collect();
+        let payloads = self.payloads(messages.len(), bytes);
         let made: Vec<Message<'_>> = messages
             .iter()
             .zip(&payloads)
             .map(|((exchange, key), payload)| Message::new(exchange, key, payload))
             .collect();
         self.engine().publisher().publish_batch(&made)?.wait()?;
+        Ok(())
+    }
+
+    fn transaction(
+        &mut self,
+        messages: &[(&str, &str)],
+        acks: Every,
+        commit: bool,
+    ) -> Result<(), Error> {
+        let mut transaction = self.engine().begin();
+        for ((exchange, key), payload) in messages.iter().zip(self.payloads(messages.len(), 8)) {
+            transaction.publish(&Message::new(exchange, key, &payload))?;
+        }
+        let mut consumers = Vec::new();
+        for place in acks.places(self.held.len()) {
+            let held = self.held.remove(place);
+            transaction.ack(held.delivery)?;
+            consumers.push(held.consumer);
+        }
+        if commit {
+            transaction.commit()?.wait()?;
+        } else {
+            transaction.roll_back();
+        }
         Ok(())
     }
 
@@ -226,7 +256,7 @@ impl Machine {
         let id = Id::from_le_bytes(*start);
         assert_eq!(delivery.payload(), payload(id, delivery.payload().len()), "message {id}");
         let flag = if delivery.redelivered() { Flag::Yes } else { Flag::No };
-        self.held.push(Held { delivery, _consumer: consumer, queue: queue.to_owned() });
+        self.held.push(Held { delivery, consumer, queue: queue.to_owned() });
         Ok(Answer::Message(Some((id, flag))))
     }
 

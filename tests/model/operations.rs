@@ -9,6 +9,8 @@ use crate::broker::Broker;
 const QUEUES: [&str; 4] = ["q0", "q1", "q2", "q3"];
 const EXCHANGES: [&str; 3] = ["fan", "one", "two"];
 const KEYS: [&str; 4] = ["", "a", "a.b", "b.a.c"];
+/// Of bindings: keys too, where the exchange knows no patterns.
+const PATTERNS: [&str; 8] = ["", "a", "a.b", "b.a.c", "#", "a.*", "#.a.#", "*.*.c"];
 
 /// How a message in hand is settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +29,20 @@ pub(crate) enum End {
     Kill,
     /// The machine loses its power.
     PowerCut,
+}
+
+/// Some of several: every `stride`-th, from `first` on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Every {
+    first: usize,
+    stride: usize,
+}
+
+impl Every {
+    /// Their places among `count`, the last one first: so that each can be taken out by its place.
+    pub(crate) fn places(self, count: usize) -> Vec<usize> {
+        (self.first..count).step_by(self.stride).rev().collect()
+    }
 }
 
 /// One call.
@@ -67,6 +83,12 @@ pub(crate) enum Operation {
     Get {
         queue: &'static str,
     },
+    /// Messages, and acks of some of those in hand.
+    Transaction {
+        messages: Vec<(&'static str, &'static str)>,
+        acks: Every,
+        commit: bool,
+    },
     /// One of those in hand, by its place among them.
     Settle {
         place: prop::sample::Index,
@@ -84,7 +106,7 @@ pub(crate) enum Operation {
 }
 
 fn kind() -> impl Strategy<Value = ExchangeKind> {
-    prop_oneof![Just(ExchangeKind::Fanout), Just(ExchangeKind::Direct)]
+    prop::sample::select(&[ExchangeKind::Fanout, ExchangeKind::Direct, ExchangeKind::Topic][..])
 }
 
 fn queue() -> impl Strategy<Value = &'static str> {
@@ -99,6 +121,10 @@ fn key() -> impl Strategy<Value = &'static str> {
     prop::sample::select(&KEYS[..])
 }
 
+fn pattern() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(&PATTERNS[..])
+}
+
 /// Where a message enters, and with which key.
 fn address() -> impl Strategy<Value = (&'static str, &'static str)> {
     prop_oneof![2 => (exchange(), key()), 1 => queue().prop_map(|queue| ("", queue))]
@@ -111,7 +137,7 @@ fn bytes() -> impl Strategy<Value = usize> {
 
 /// A first exchange, queue and binding: most sequences have something to do from then on.
 pub(crate) fn first() -> impl Strategy<Value = Vec<Operation>> {
-    (kind(), key()).prop_map(|(kind, key)| {
+    (kind(), pattern()).prop_map(|(kind, key)| {
         let (name, queue) = (EXCHANGES[0], QUEUES[0]);
         vec![
             Operation::DeclareExchange { name, kind },
@@ -130,13 +156,14 @@ pub(crate) fn next(broker: &Broker) -> BoxedStrategy<Operation> {
     });
     let batch = prop::collection::vec(address(), 1..5)
         .prop_map(|messages| Operation::PublishBatch { messages });
-    let bind = (queue(), exchange(), key()).prop_map(|(queue, exchange, key)| Operation::Bind {
-        queue,
-        exchange,
-        key,
-    });
-    let unbind = (queue(), exchange(), key())
+    let bind = (queue(), exchange(), pattern())
+        .prop_map(|(queue, exchange, key)| Operation::Bind { queue, exchange, key });
+    let unbind = (queue(), exchange(), pattern())
         .prop_map(|(queue, exchange, key)| Operation::Unbind { queue, exchange, key });
+    let messages = prop::collection::vec(address(), 0..3);
+    let acks = (0_usize..3, 1_usize..4).prop_map(|(first, stride)| Every { first, stride });
+    let transaction = (messages, acks, prop::bool::weighted(0.7))
+        .prop_map(|(messages, acks, commit)| Operation::Transaction { messages, acks, commit });
     let how =
         prop_oneof![3 => Just(Settle::Ack), 1 => Just(Settle::Requeue), 1 => Just(Settle::Reject)];
     let settle = (any::<prop::sample::Index>(), how)
@@ -148,6 +175,7 @@ pub(crate) fn next(broker: &Broker) -> BoxedStrategy<Operation> {
         2 => batch,
         8 => queue().prop_map(|queue| Operation::Get { queue }),
         held => settle,
+        3 => transaction,
         2 => (exchange(), kind()).prop_map(|(name, kind)| Operation::DeclareExchange { name, kind }),
         3 => queue().prop_map(|name| Operation::DeclareQueue { name }),
         3 => bind,

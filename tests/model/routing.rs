@@ -16,7 +16,27 @@ pub(crate) struct Binding {
 pub(crate) fn matches(kind: ExchangeKind, pattern: &str, key: &str) -> bool {
     match kind {
         ExchangeKind::Fanout => true,
+        ExchangeKind::Topic => {
+            let (pattern, key): (Vec<_>, Vec<_>) = (words(pattern), words(key));
+            matches_words(&pattern, &key)
+        }
         _ => pattern == key,
+    }
+}
+
+fn words(text: &str) -> Vec<&str> {
+    if text.is_empty() { Vec::new() } else { text.split('.').collect() }
+}
+
+/// `*` stands for one word, `#` for any number of them.
+fn matches_words(pattern: &[&str], key: &[&str]) -> bool {
+    match pattern {
+        [] => key.is_empty(),
+        ["#", rest @ ..] => (0..=key.len()).any(|skipped| matches_words(rest, &key[skipped..])),
+        [word, rest @ ..] => {
+            key.first().is_some_and(|first| *word == "*" || word == first)
+                && matches_words(rest, &key[1..])
+        }
     }
 }
 
