@@ -34,9 +34,11 @@ use crate::{
     error::FileOp,
     keeper::Keeper,
     ledger::Ledger,
+    limits::Limits,
     log::Log,
     message::within,
     publish::route_definition,
+    queue::Queue,
     route::{Change, Records, Routed, SharedRoutes, Tables, unroutable},
     stats::Counters,
     storage::Storage,
@@ -66,6 +68,7 @@ pub(crate) struct Core {
     pub(crate) acks_durable: Confirms,
     pub(crate) dirty: DirtyQueues,
     pub(crate) waiting: Waiting,
+    pub(crate) limits: Limits,
     pub(crate) supply: Supply,
     pub(crate) keeper: Keeper,
     pub(crate) stats: Counters,
@@ -115,6 +118,7 @@ impl Core {
             acks_durable: Confirms::new(0),
             dirty: DirtyQueues::default(),
             waiting: Waiting::default(),
+            limits: Limits::default(),
             supply: parts.supply,
             keeper: parts.keeper,
             stats: parts.stats,
@@ -256,13 +260,38 @@ impl Core {
         Ok(routed)
     }
 
-    /// Makes changes of the topology, all or none. On return they are durable.
-    pub(crate) fn change(&self, changes: &[Change<'_>]) -> Result<()> {
+    /// Makes changes of the topology, all or none, if `check` allows them. On return they are
+    /// durable.
+    pub(crate) fn change_if(
+        &self,
+        changes: &[Change<'_>],
+        check: impl FnOnce(&Tables) -> Result<()>,
+    ) -> Result<()> {
         self.check_writable()?;
         let estimate = changes.iter().map(Change::record_bytes_max).sum();
         within("change", estimate, self.config.batch_bytes_max())?;
-        let mut bytes = Vec::new();
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        check(&tables)?;
+        let number = self.place_changes(&mut tables, changes)?;
+        drop(tables);
+        let Some(number) = number else { return Ok(()) };
+        self.wait_for(&self.confirms, number, None)
+    }
+
+    /// Deletes a queue, if it is still there. It is not waited for.
+    pub(crate) fn delete_queue(&self, queue: &Queue) {
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        // Another may have its name by now.
+        if tables.queue(&queue.name).is_ok_and(|id| id == queue.id) {
+            let delete = Change::DeleteQueue { name: &queue.name };
+            // An engine that has ended deletes nothing.
+            drop(self.place_changes(&mut tables, &[delete]));
+        }
+    }
+
+    /// Makes changes and places their records. Returns the batch that will make them durable.
+    fn place_changes(&self, tables: &mut Tables, changes: &[Change<'_>]) -> Result<Option<u64>> {
+        let mut bytes = Vec::new();
         let mut state = self.append.lock();
         if let Some(end) = &state.end {
             return Err(end.clone());
@@ -281,12 +310,10 @@ impl Core {
         };
         let wake = state.should_wake();
         drop(state);
-        drop(tables);
         if wake {
             self.append.work.notify_one();
         }
-        let Some(number) = number else { return Ok(()) };
-        self.wait_for(&self.confirms, number, None)
+        Ok(number)
     }
 
     // Waiting and waking.

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use fanlog_segment_format::{file_name::FileName, layout::NAME_BYTES_MAX};
+use fanlog_segment_format::file_name::FileName;
 
 use crate::{
     BackupFiles, BackupProgress, BackupReport, Config, Error, QueueOptions, RecoveryReport, Result,
@@ -23,11 +23,12 @@ use crate::{
     error::FileOp,
     inspect::{self, QueueView, SegmentInfo, TopologyView},
     keeper::{self, Did, run_keeper},
+    lifetime::{self, ExclusiveQueue},
     pins::{self, Pins},
     publish::Publisher,
     reclaim_now::{self, ReclaimReport},
     recovery,
-    route::{Change, ExchangeKind},
+    route::{Change, ExchangeKind, Tables},
     storage::{LockError, RealStorage, Storage, StorageLock},
     transaction::Transaction,
 };
@@ -145,6 +146,10 @@ impl Engine {
         let lock = lock_error(&*storage, storage.lock(&FileName::Lock.to_string()))?;
         let stepped = config.stepped;
         let core = Arc::new(recovery::open(storage, clock, config, false)?);
+        let queues: Vec<_> = core.ledger().queues().cloned().collect();
+        for queue in &queues {
+            core.limits.add(&core, queue);
+        }
         let threads = if stepped { Vec::new() } else { start_threads(&core)? };
         Ok(Self::of(core, Some(lock), threads))
     }
@@ -208,12 +213,37 @@ impl Engine {
         self.change(&[Change::DeclareQueue { name, options }])
     }
 
+    /// Declares a queue that belongs to whoever holds what is returned: nobody else consumes from it,
+    /// purges or deletes it, and it is deleted when that is dropped, or when the store is opened
+    /// again. `options` are taken with [`exclusive`](QueueOptions::exclusive) set.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if there is a queue of that name; [`Error::Argument`], [`Error::Name`].
+    pub fn declare_exclusive_queue(
+        &self,
+        name: &str,
+        options: &QueueOptions,
+    ) -> Result<ExclusiveQueue> {
+        let core = &self.owner.core;
+        let options = QueueOptions { exclusive: true, ..options.clone() };
+        core.change_if(&[Change::DeclareQueue { name, options: &options }], |tables| {
+            if tables.queue(name).is_err() {
+                return Ok(());
+            }
+            let what = format!("declare of exclusive queue {name:?}");
+            Err(Error::Refused { what, why: "there is one of that name".to_owned() })
+        })?;
+        let queue = inspect::queue(core, name)?;
+        Ok(ExclusiveQueue::new(Arc::clone(core), queue))
+    }
+
     /// Deletes a queue with all its messages. Its consumers, also those that wait, get
     /// [`Error::Cancelled`]; settling what they have does nothing any more.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`].
+    /// [`Error::NotFound`]; [`Error::Refused`] for an exclusive queue.
     pub fn delete_queue(&self, name: &str) -> Result<()> {
         self.change(&[Change::DeleteQueue { name }])
     }
@@ -233,6 +263,7 @@ impl Engine {
         let core = &self.owner.core;
         core.check_writable()?;
         let queue = inspect::queue(core, name)?;
+        lifetime::check_shared(&queue, "purge")?;
         deliver::purge(core, &queue)
     }
 
@@ -260,11 +291,25 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// That of the first change that can't be made; [`Error::TooLarge`] if their records are over
+    /// That of the first change that can't be made: [`Error::Refused`] where an exclusive queue is
+    /// declared, which [`declare_exclusive_queue`](Self::declare_exclusive_queue) does, or deleted;
+    /// [`Error::TooLarge`] if their records are over
     /// [`transaction_bytes_max`](Config::transaction_bytes_max). [`Error::OutOfSpace`], only with
     /// `WhenFull::Fail`: the changes are made, and durable once there is space.
     pub fn change(&self, changes: &[Change<'_>]) -> Result<()> {
-        self.owner.core.change(changes)
+        let core = &self.owner.core;
+        let check = |tables: &Tables| changes.iter().try_for_each(|one| tables.check_shared(one));
+        core.change_if(changes, check)?;
+        for change in changes {
+            // One that was there already is used by that.
+            if let Change::DeclareQueue { name, options } = change
+                && options.expires.is_some()
+                && let Ok(queue) = inspect::queue(core, name)
+            {
+                core.limits.used(core, &queue);
+            }
+        }
+        Ok(())
     }
 
     /// A handle to publish with.
@@ -288,15 +333,8 @@ impl Engine {
     pub fn consume(&self, queue: &str, options: ConsumerOptions) -> Result<Consumer> {
         let core = &self.owner.core;
         core.check_writable()?;
-        if options.tag.len() > NAME_BYTES_MAX {
-            return Err(Error::Name {
-                what: "consumer tag",
-                found: options.tag.len(),
-                name: options.tag.chars().take(64).collect(),
-                limit: NAME_BYTES_MAX,
-            });
-        }
         let queue = inspect::queue(core, queue)?;
+        lifetime::check_shared(&queue, "consuming")?;
         Consumer::new(core, &queue, &options)
     }
 

@@ -21,6 +21,7 @@ use crate::{
     core::Core,
     error::FileOp,
     ledger::{departure::Departure, live::SegmentCount},
+    limits,
     log::segment::Segment,
     pins::OldestSeen,
     reclaim::Retired,
@@ -193,8 +194,8 @@ pub(crate) enum Did {
 /// [`Error::Io`]. Where space ran out the work waits; anything else poisons the engine.
 pub(crate) fn step(core: &Core) -> Result<Did> {
     let _only = core.keeper.hold_still();
-    let pieces: [fn(&Core) -> Result<Did>; 5] =
-        [seal_full, give_back, write_checkpoint, go_on, prepare];
+    let pieces: [fn(&Core) -> Result<Did>; 6] =
+        [seal_full, give_back, write_checkpoint, go_on, keep_limits, prepare];
     let mut full = None;
     for piece in pieces {
         match piece(core) {
@@ -232,6 +233,11 @@ fn write_checkpoint(core: &Core) -> Result<Did> {
 
 fn go_on(core: &Core) -> Result<Did> {
     look_for_space(core).map(did)
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "it is one of the pieces")]
+fn keep_limits(core: &Core) -> Result<Did> {
+    Ok(did(limits::step(core)))
 }
 
 fn prepare(core: &Core) -> Result<Did> {
@@ -315,7 +321,11 @@ pub(crate) fn run_keeper(core: &Arc<Core>) {
             Did::Nothing if core.append.lock().out_of_space.is_some() => {
                 core.keeper.sleep(core.config.ack_delay_max);
             }
-            Did::Nothing => core.keeper.sleep(LOOK_AFTER),
+            Did::Nothing => {
+                let round = core.limits.next_round();
+                let round = round.map(|due| due.saturating_sub(core.clock.now()));
+                core.keeper.sleep(round.unwrap_or(LOOK_AFTER).min(LOOK_AFTER));
+            }
         }
     }
 }

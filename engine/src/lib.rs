@@ -25,6 +25,8 @@ mod error;
 mod inspect;
 mod keeper;
 mod ledger;
+mod lifetime;
+mod limits;
 mod log;
 mod message;
 mod on_demand;
@@ -60,6 +62,7 @@ pub use crate::{
     engine::{CloseReport, Engine},
     error::{Error, ErrorKind, FileOp, Result},
     inspect::{BindingView, ExchangeView, QueueView, SegmentInfo, TopologyView},
+    lifetime::ExclusiveQueue,
     log::view::Damage,
     message::Message,
     pins::{Pin, Pins, SegmentPins},

@@ -82,13 +82,18 @@ impl Overflow {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of its own, as in AMQP")]
 pub struct QueueOptions {
-    /// Whether the queue and what is in it survive a restart. Default true.
+    /// Whether the queue and what is in it survive a restart. Default true. Of one that does not, all
+    /// is as if it was deleted when the store is opened again.
     pub durable: bool,
-    /// Whether it belongs to one owner. Default false.
+    /// Whether it belongs to one owner, and ends with it. Default false; set by
+    /// [`Engine::declare_exclusive_queue`](crate::Engine::declare_exclusive_queue), which gives it
+    /// one.
     pub exclusive: bool,
-    /// Whether it is deleted when its last consumer goes. Default false.
+    /// Whether it is deleted when its last consumer goes. Default false. One that never had a
+    /// consumer stays; so does one whose consumers ended with the store, until the next one goes.
     pub auto_delete: bool,
-    /// It is deleted when it was not used for so long, more than 0. `x-expires`.
+    /// It is deleted, within a second, when it was not used for so long, more than 0: had no consumer
+    /// and was not declared again. Opening the store counts as a use. `x-expires`.
     pub expires: Option<Duration>,
     /// The longest that a message stays in it. 0: what can't be delivered at once is dropped.
     /// `x-message-ttl`.
@@ -221,6 +226,16 @@ impl QueueOptions {
             return Err(argument(arguments::DEAD_LETTER_KEY, &format!("{key:?}"), allowed));
         }
         Ok(())
+    }
+
+    /// Whether such a queue is still there when the store is opened again.
+    pub(crate) fn survives_restart(&self) -> bool {
+        self.durable && !self.exclusive
+    }
+
+    /// Whether the background has to look at such a queue.
+    pub(crate) fn has_limits(&self) -> bool {
+        self.expires.is_some()
     }
 
     /// An upper bound of the bytes that they take in a record.

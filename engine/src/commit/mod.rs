@@ -528,7 +528,11 @@ fn tell(core: &Core, news: News) {
             // not find the queue in the group: a consumer looks for itself.
             queue.sleepers.wake_one();
         }
+        for queue in effects.declared {
+            core.limits.add(core, &queue);
+        }
         for queue in effects.deleted {
+            core.limits.remove(&queue);
             queue.set_gone();
             queue.sleepers.wake_all();
         }

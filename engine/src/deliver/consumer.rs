@@ -6,12 +6,13 @@ use std::{
 };
 
 use event_listener::Listener;
+use fanlog_segment_format::layout::NAME_BYTES_MAX;
 
 use super::{
     ConsumerOptions, Delivery, DeliveryBatch, DeliveryTag, Ready, deal, shared::ConsumerShared,
 };
 use crate::{
-    Ack, Result,
+    Ack, Error, Result,
     confirm::{deadline_after, instant_now},
     core::Core,
     queue::Queue,
@@ -59,13 +60,26 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// [`Error::TagInUse`](crate::Error::TagInUse), [`Error::InUse`](crate::Error::InUse).
+    /// [`Error::NotFound`] if the queue is gone; [`Error::TagInUse`], [`Error::InUse`],
+    /// [`Error::Name`], and what the engine ended with.
     pub(crate) fn new(
         core: &Arc<Core>,
         queue: &Arc<Queue>,
         options: &ConsumerOptions,
     ) -> Result<Self> {
+        core.check_writable()?;
+        if options.tag.len() > NAME_BYTES_MAX {
+            return Err(Error::Name {
+                what: "consumer tag",
+                found: options.tag.len(),
+                name: options.tag.chars().take(64).collect(),
+                limit: NAME_BYTES_MAX,
+            });
+        }
         let mut dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.is_gone() {
+            return Err(Error::NotFound { what: "queue", name: queue.name.to_string() });
+        }
         let roster = &mut dispatch.make().roster;
         let mut tag = options.tag.clone();
         while tag.is_empty() || options.tag.is_empty() && roster.has(&tag) {

@@ -11,7 +11,7 @@ use std::{
 use event_listener::{Event, EventListener};
 
 use super::{Cancellation, Claim, ConsumerOptions, DeliveryTag, Dispatch, Ready, hand::Hand};
-use crate::{Ack, Error, Result, core::Core, queue::Queue};
+use crate::{Ack, Error, Result, core::Core, lifetime, queue::Queue};
 
 /// The part of a consumer that its queue and its deliveries share.
 pub(crate) struct ConsumerShared {
@@ -236,6 +236,7 @@ impl ConsumerShared {
         dispatch.leave(self);
         drop(guard);
         self.queue.sleepers.wake_one();
+        lifetime::consumer_left(&self.core, &self.queue);
     }
 
     // Receiving.

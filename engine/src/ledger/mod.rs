@@ -73,6 +73,8 @@ pub(crate) struct Effects {
     pub(crate) counted: Vec<Arc<Queue>>,
     /// Queues that became members of a group.
     pub(crate) bound: Vec<(GroupId, Arc<Queue>)>,
+    /// Queues that came into being.
+    pub(crate) declared: Vec<Arc<Queue>>,
     /// Queues that are gone.
     pub(crate) deleted: Vec<Arc<Queue>>,
 }
@@ -282,14 +284,12 @@ impl Ledger {
             }
             Control::QueueDeclare { queue: id, group, flags, from, name, arguments } => {
                 let options = QueueOptions::stored(flags, arguments)?;
-                self.next.queue = self.next.queue.max(id.0 + 1);
-                self.next.group = self.next.group.max(group.0 + 1);
                 let state = QueueLedger::new(number, from, group);
-                self.owners.insert(group, id);
-                for route in self.routes_through(group) {
-                    self.gains(route, 1);
+                let queue = Arc::new(Queue::new(id, group, name, options, state));
+                if queue.options().has_limits() {
+                    effects.declared.push(Arc::clone(&queue));
                 }
-                self.queues.insert(id, Arc::new(Queue::new(id, group, name, options, state)));
+                self.declared(queue);
             }
             Control::QueueDelete { queue } => {
                 self.queue_changes(queue);
@@ -349,6 +349,17 @@ impl Ledger {
         self.queue_changes(queue);
         let queue = self.queues.get(&queue)?;
         (queue.ledger().applied <= number).then_some(queue)
+    }
+
+    fn declared(&mut self, queue: Arc<Queue>) {
+        let (id, group) = (queue.id, queue.group);
+        self.next.queue = self.next.queue.max(id.0 + 1);
+        self.next.group = self.next.group.max(group.0 + 1);
+        self.owners.insert(group, id);
+        for route in self.routes_through(group) {
+            self.gains(route, 1);
+        }
+        self.queues.insert(id, queue);
     }
 
     pub(crate) fn define_route(&mut self, route: RouteId, groups: Arc<[GroupId]>, log: &Log) {
@@ -509,6 +520,19 @@ impl Ledger {
         }
         self.owners.remove(&queue.group);
         self.departures.push(Departure::of(&state, to, Vec::new()));
+    }
+
+    /// Takes out the queues that do not survive a restart, as if they were deleted at the end of the
+    /// log. Returns them.
+    pub(crate) fn end_transient(&mut self) -> Vec<QueueId> {
+        let transient = self.queues.values().filter(|queue| !queue.options().survives_restart());
+        let transient: Vec<Arc<Queue>> = transient.cloned().collect();
+        for queue in &transient {
+            self.queues.remove(&queue.id);
+            self.depart(queue, self.head.next_offset);
+            self.groups.remove(&queue.group);
+        }
+        transient.iter().map(|queue| queue.id).collect()
     }
 
     /// What the queue was sent since it was declared.

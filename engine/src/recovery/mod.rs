@@ -153,7 +153,7 @@ impl From<'_> {
                 }
             }
         }
-        settle(&mut ledger, &log, false);
+        settle(&mut ledger, &mut tables, &log, false);
         Ok(Read { log, ledger, tables, report, epoch })
     }
 
@@ -171,7 +171,7 @@ impl From<'_> {
         let tail = quarantine.tail;
         let (report, epoch) = (tail.report(self.inventory), tail.epoch());
         ledger.skip_ids(harm.ids);
-        settle(&mut ledger, &log, true);
+        settle(&mut ledger, &mut tables, &log, true);
         Ok(Read { log, ledger, tables, report, epoch })
     }
 
@@ -189,11 +189,19 @@ impl From<'_> {
     }
 }
 
+/// Takes out what does not survive the opening of a store.
+fn end_transient(ledger: &mut Ledger, tables: &mut Tables) {
+    for queue in ledger.end_transient() {
+        tables.forget_queue(queue);
+    }
+}
+
 /// Makes the state fit the log that was found.
-fn settle(ledger: &mut Ledger, log: &Log, damaged: bool) {
+fn settle(ledger: &mut Ledger, tables: &mut Tables, log: &Log, damaged: bool) {
     let end = ledger.head.next_offset;
     log.set_visible(end);
     ledger.clip(end);
+    end_transient(ledger, tables);
     ledger.settle(log);
     if damaged || ledger.counts().iter().any(|count| count.uncounted) {
         ledger.recount(log);

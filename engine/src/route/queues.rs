@@ -3,9 +3,9 @@
 use fanlog_segment_format::{GroupId, QueueId, control::Control};
 
 use super::{
-    NamedQueue, Tables,
+    Change, NamedQueue, Tables,
     change::{Records, check_name},
-    take_id,
+    refused, take_id,
 };
 use crate::{QueueOptions, Result};
 
@@ -41,6 +41,28 @@ impl Tables {
         Ok(())
     }
 
+    /// Whether a change leaves exclusive queues to their owners.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`](crate::Error::Refused).
+    pub(crate) fn check_shared(&self, change: &Change<'_>) -> Result<()> {
+        let (what, name) = match *change {
+            Change::DeclareQueue { name, options } if options.exclusive => {
+                let why = "it has no owner: that is what `declare_exclusive_queue` is for";
+                return Err(refused(&format!("declare of exclusive queue {name:?}"), why));
+            }
+            Change::DeclareQueue { name, .. } => ("declare", name),
+            Change::DeleteQueue { name } => ("delete", name),
+            _ => return Ok(()),
+        };
+        if self.queue_ids.get(name).is_some_and(|&id| self.options(id).exclusive) {
+            let why = "it is exclusive, and another's";
+            return Err(refused(&format!("{what} of queue {name:?}"), why));
+        }
+        Ok(())
+    }
+
     /// The options of a queue that exists.
     fn options(&self, id: QueueId) -> &QueueOptions {
         let options = self.queues.get(&id).and_then(|queue| queue.options.as_deref());
@@ -52,6 +74,12 @@ impl Tables {
         self.remove_queue(id);
         records.push(&Control::QueueDelete { queue: id });
         Ok(())
+    }
+
+    /// Forgets a queue that did not survive a restart.
+    pub(crate) fn forget_queue(&mut self, id: QueueId) {
+        self.remove_queue(id);
+        self.keep_changes();
     }
 
     /// Forgets a queue, its route and its bindings.

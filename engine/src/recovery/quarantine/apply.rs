@@ -13,6 +13,7 @@ use crate::{
     Error, Result,
     ledger::Ledger,
     log::{Sought, batch::index_batch, gather::Gathered, index::BatchIndex},
+    recovery::end_transient,
     route::{DEFAULT_EXCHANGE, Tables},
 };
 
@@ -44,6 +45,11 @@ impl Quarantine<'_> {
             return Ok(indexes);
         }
         self.tail.replayed_batches += 1;
+        if self.applied < batch.epoch {
+            // The store was opened in between.
+            end_transient(ledger, tables);
+            self.applied = batch.epoch;
+        }
         for (index, checksum) in &indexes {
             for &position in &*index.controls {
                 let (control, _) = Control::decode(&slice[position as usize..]).map_err(bad)?;

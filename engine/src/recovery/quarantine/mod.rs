@@ -15,7 +15,7 @@ mod source;
 use std::{ops::Range, sync::Arc};
 
 use fanlog_segment_format::{
-    Offset, SegmentId, header::SegmentHeader, layout::SEGMENT_HEADER_BYTES,
+    Epoch, Offset, SegmentId, header::SegmentHeader, layout::SEGMENT_HEADER_BYTES,
 };
 
 use super::{
@@ -68,11 +68,14 @@ pub(super) struct Quarantine<'a> {
     chain: Option<Chain>,
     /// The checksum of the batch before is known.
     linked: bool,
+    /// That of the last batch that was applied: an older checkpoint may be of an earlier one.
+    applied: Epoch,
 }
 
 impl<'a> Quarantine<'a> {
     pub(super) fn new(tail: Tail<'a>, harm: &'a mut Harm) -> Self {
-        Self { tail, harm, chain: None, linked: true }
+        let applied = tail.checkpoint.epoch;
+        Self { tail, harm, chain: None, linked: true, applied }
     }
 
     /// Reads all that is left.

@@ -1,0 +1,115 @@
+//! Queues that the engine deletes by itself: when the last consumer goes, when nobody used them for
+//! their time, when their owner goes.
+//!
+//! Those that do not survive a restart are left out when the store is opened (`recovery`): they need
+//! no record.
+
+use std::{
+    fmt,
+    sync::{Arc, PoisonError},
+};
+
+use crate::{Consumer, ConsumerOptions, Error, Result, core::Core, deliver, queue::Queue};
+
+/// Deletes a queue unless it has a consumer. From here on nobody joins it. Says whether it does; it
+/// is not waited for.
+pub(crate) fn delete_unused(core: &Core, queue: &Queue) -> bool {
+    let dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
+    if queue.is_gone() || dispatch.get().is_some_and(|dispatch| dispatch.consumers() > 0) {
+        return false;
+    }
+    queue.set_gone();
+    drop(dispatch);
+    core.delete_queue(queue);
+    true
+}
+
+/// The last consumer of a queue may have gone.
+pub(crate) fn consumer_left(core: &Core, queue: &Queue) {
+    if queue.options().auto_delete && core.ended().is_none() {
+        delete_unused(core, queue);
+    }
+    core.limits.used(core, queue);
+}
+
+/// What others may not do with a queue that has an owner.
+///
+/// # Errors
+///
+/// [`Error::Refused`] if it has one.
+pub(crate) fn check_shared(queue: &Queue, what: &str) -> Result<()> {
+    if !queue.options().exclusive {
+        return Ok(());
+    }
+    let what = format!("{what} of queue {:?}", queue.name);
+    Err(Error::Refused { what, why: "it is exclusive, and another's".to_owned() })
+}
+
+/// The owner's handle of an exclusive queue: nobody else consumes from it, purges or deletes it. It
+/// can be bound and published to like any other.
+///
+/// When this is dropped the queue is deleted, with its messages; consumers of it get
+/// [`Error::Cancelled`]. It does not survive the engine either.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let engine = fanlog::Engine::open(dir.path(), fanlog::Config::default())?;
+/// use fanlog::{ConsumerOptions, Message, QueueOptions};
+///
+/// let replies = engine.declare_exclusive_queue("replies-7", &QueueOptions::default())?;
+/// engine.publisher().publish_confirmed(&Message::new("", "replies-7", b"42"))?;
+/// let consumer = replies.consume(&ConsumerOptions::default())?;
+/// assert_eq!(consumer.recv()?.payload(), b"42");
+/// assert!(engine.consume("replies-7", ConsumerOptions::default()).is_err());
+/// drop(replies);
+/// assert!(engine.queue("replies-7").is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct ExclusiveQueue {
+    core: Arc<Core>,
+    queue: Arc<Queue>,
+}
+
+impl fmt::Debug for ExclusiveQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ExclusiveQueue").field(&self.queue.name).finish()
+    }
+}
+
+impl ExclusiveQueue {
+    pub(crate) fn new(core: Arc<Core>, queue: Arc<Queue>) -> Self {
+        Self { core, queue }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.queue.name
+    }
+
+    /// Subscribes to it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::consume`](crate::Engine::consume).
+    pub fn consume(&self, options: &ConsumerOptions) -> Result<Consumer> {
+        Consumer::new(&self.core, &self.queue, options)
+    }
+
+    /// Drops what is ready in it. As [`Engine::purge_queue`](crate::Engine::purge_queue).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn purge(&self) -> Result<u64> {
+        self.core.check_writable()?;
+        deliver::purge(&self.core, &self.queue)
+    }
+}
+
+impl Drop for ExclusiveQueue {
+    fn drop(&mut self) {
+        if self.core.ended().is_none() {
+            self.core.delete_queue(&self.queue);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Queues that the background looks at because they have limits: all others cost it nothing.
+//!
+//! Owns the list of them, and when each was last used. In: queues, when their declaration is
+//! confirmed or the store is opened. A round looks at each, ten times a second.
+//!
+//! L1. A queue with a limit of time or size is on the list from the confirm of its declaration to
+//!     that of its deletion.
+
+use std::{
+    collections::BTreeMap,
+    ops::Bound,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use fanlog_segment_format::QueueId;
+
+use crate::{core::Core, deliver::Dispatch, lifetime, queue::Queue};
+
+/// From one look at a queue to the next.
+pub(crate) const ROUND: Duration = Duration::from_millis(100);
+/// Queues that are taken from the list at a time.
+const PIECE: usize = 256;
+
+/// A queue with limits.
+#[derive(Debug, Clone)]
+struct Watched {
+    queue: Arc<Queue>,
+    /// When somebody last used it, as far as its expiry goes.
+    used_at: Duration,
+}
+
+#[derive(Debug, Default)]
+struct List {
+    queues: BTreeMap<QueueId, Watched>,
+    /// The round under way, if there is one, goes on behind this queue.
+    behind: Option<QueueId>,
+    /// When the last round ended.
+    ended_at: Option<Duration>,
+}
+
+/// The queues with limits.
+#[derive(Debug, Default)]
+pub(crate) struct Limits {
+    list: Mutex<List>,
+}
+
+impl Limits {
+    fn list(&self) -> MutexGuard<'_, List> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of a queue, if it has limits.
+    pub(crate) fn add(&self, core: &Core, queue: &Arc<Queue>) {
+        if queue.options().has_limits() {
+            let watched = Watched { queue: Arc::clone(queue), used_at: core.clock.now() };
+            self.list().queues.insert(queue.id, watched);
+        }
+    }
+
+    /// Forgets a queue.
+    pub(crate) fn remove(&self, queue: &Queue) {
+        if queue.options().has_limits() {
+            self.list().queues.remove(&queue.id);
+        }
+    }
+
+    /// Somebody uses a queue: its expiry begins anew.
+    pub(crate) fn used(&self, core: &Core, queue: &Queue) {
+        if queue.options().expires.is_some()
+            && let Some(watched) = self.list().queues.get_mut(&queue.id)
+        {
+            watched.used_at = core.clock.now();
+        }
+    }
+
+    /// When the next round is due, if there is a queue to be looked at.
+    pub(crate) fn next_round(&self) -> Option<Duration> {
+        let list = self.list();
+        let due = list.ended_at.map_or(Duration::ZERO, |ended| ended + ROUND);
+        (!list.queues.is_empty()).then_some(due)
+    }
+
+    /// The next queues of a round; none at its end.
+    fn piece(&self, now: Duration) -> Vec<Watched> {
+        let mut list = self.list();
+        let from = list.behind.map_or(Bound::Unbounded, Bound::Excluded);
+        let piece: Vec<Watched> = list
+            .queues
+            .range((from, Bound::Unbounded))
+            .take(PIECE)
+            .map(|one| one.1.clone())
+            .collect();
+        list.behind = piece.last().map(|watched| watched.queue.id);
+        if piece.is_empty() {
+            list.ended_at = Some(now);
+        }
+        piece
+    }
+}
+
+/// Does a round, if one is due. Says whether there was anything to do.
+pub(crate) fn step(core: &Core) -> bool {
+    let now = core.clock.now();
+    if core.limits.next_round().is_none_or(|due| now < due) {
+        return false;
+    }
+    let mut any = false;
+    loop {
+        let piece = core.limits.piece(now);
+        if piece.is_empty() {
+            return any;
+        }
+        for watched in piece {
+            any |= watched.look(core, now);
+        }
+    }
+}
+
+impl Watched {
+    /// Says whether there was anything to do.
+    fn look(&self, core: &Core, now: Duration) -> bool {
+        let Some(expires) = self.queue.options().expires else { return false };
+        let dispatch = self.queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
+        let consumers = dispatch.get().map_or(0, Dispatch::consumers);
+        drop(dispatch);
+        if consumers > 0 {
+            core.limits.used(core, &self.queue);
+            return false;
+        }
+        now.saturating_sub(self.used_at) >= expires && lifetime::delete_unused(core, &self.queue)
+    }
+}
