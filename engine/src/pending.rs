@@ -14,7 +14,7 @@ use crate::{
 /// What was acked in one segment.
 #[derive(Debug, Clone, Copy)]
 struct InSegment {
-    /// Where the segment starts.
+    /// Where the segment starts, or what of it is counted here.
     first: Offset,
     /// Offsets below it, from `first` on, were known to be in it.
     end: Offset,
@@ -37,22 +37,29 @@ impl PendingAcks {
     }
 
     /// Counts an acked message with its segment.
+    ///
+    /// Parts stand in the order of the log and share no offset, though bounds change: a segment
+    /// grows, several become one, and those that went into it are no longer told apart.
     fn note(&mut self, log: &Log, offset: Offset, amount: Amount) {
         let at = self.amounts.partition_point(|part| part.first <= offset);
+        let next = self.amounts.get(at).map(|next| next.first);
+        let mut from = Offset(0);
         if let Some(part) = at.checked_sub(1).and_then(|at| self.amounts.get_mut(at)) {
             if offset < part.end {
                 part.amount = part.amount.plus(amount);
                 return;
             }
             let (first, end) = log.bounds_at(offset);
-            if first == part.first {
-                // It has grown since.
-                part.end = end;
+            if first <= part.first {
+                // It has grown since, or is one with what follows it.
+                part.end = next.map_or(end, |next| end.min(next));
                 part.amount = part.amount.plus(amount);
                 return;
             }
+            from = part.end;
         }
         let (first, end) = log.bounds_at(offset);
+        let (first, end) = (first.max(from), next.map_or(end, |next| end.min(next)));
         self.amounts.insert(at, InSegment { first, end, amount });
     }
 

@@ -451,6 +451,50 @@ fn acks_of_a_merged_segment_are_counted_with_its_sources_where_a_checkpoint_stil
     holds(&engine, "jobs", &left);
 }
 
+/// Acks that were counted while the sources were told apart, and others from when they no longer
+/// were, go to the log together. None is counted with another segment, which would be given back with
+/// a message in it.
+#[test]
+fn acks_from_before_and_after_the_sources_of_a_merge_went_are_counted_where_they_belong() {
+    let (machine, engine) = with_jobs();
+    publish_all(&engine, "", "jobs", 0, 1000);
+    settle(&engine);
+    // The first segments stay as they are.
+    let few = |number: u64| number >= 120 && number.is_multiple_of(120);
+    let stays = |number: u64| number < 80 || few(number);
+    let consumer = consume(&engine, "jobs", 0);
+    let mut kept = ack_some(&consumer, |number| !stays(number));
+    machine.clock.advance(Duration::from_secs(2));
+    while engine.stats().segments_merged == 0 {
+        assert!(engine.step().unwrap());
+    }
+    let mut ack = |number| {
+        let at = kept.iter().position(|one| one.offset().0 == number).unwrap();
+        kept.remove(at).ack().unwrap()
+    };
+    drop(ack(480));
+    let given_back = |engine: &Engine| {
+        let stats = engine.stats();
+        stats.segments_recycled + stats.segments_deleted
+    };
+    let before = given_back(&engine);
+    for _ in 0..3 {
+        engine.checkpoint().unwrap();
+        settle(&engine);
+    }
+    assert!(given_back(&engine) > before);
+    drop(ack(240));
+    ack(720).wait().unwrap();
+    sound(&engine);
+    let left: Vec<u64> =
+        (0..1000).filter(|&one| stays(one) && ![240, 480, 720].contains(&one)).collect();
+    drop((kept, consumer));
+    for engine in [&engine, &machine.power_cut().open()] {
+        sound(engine);
+        holds(engine, "jobs", &left);
+    }
+}
+
 /// The checkpoint before the newest lists what was there before a rewrite: it has to be there still.
 #[test]
 fn falling_back_to_the_older_checkpoint_finds_the_segments_as_they_were() {
