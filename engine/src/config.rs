@@ -57,8 +57,9 @@ pub struct Config {
     pub segment_bytes_max: u64,
     /// How many written segments are kept ready ahead of the log. Default 5, range 1 to 64. There
     /// is always one more than the reserve: the files that stay when the disk is full, so that it
-    /// can be drained. That is three, and one for each 51 MiB of `buffer_bytes_max` begun (with
-    /// other segments: four fifths of `segment_bytes_max`).
+    /// can be drained. That is three, and one for each 28 MiB of `buffer_bytes_max` begun (with
+    /// other segments: four ninths of `segment_bytes_max`; fewer with small ones); more where a
+    /// checkpoint takes more than a quarter of a segment.
     pub segments_ahead: usize,
     /// How much the store's files may take together, in bytes; past it publishers wait, or are told,
     /// as on a full disk. What was accepted before, and what it takes to get space back, is still

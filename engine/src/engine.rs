@@ -540,7 +540,7 @@ impl Owner {
             None => core.keeper.checkpoint(core, true),
         };
         // What a rewrite under way has written; after a crash the next opening removes it.
-        let abandoned = if drained { core.keeper.rewriter.abandon() } else { Ok(()) };
+        let abandoned = if drained { core.keeper.rewriter.abandon(core) } else { Ok(()) };
         core.end(&Error::Closed);
         core.log.forget();
         // Nor under a checkpoint that is being written.

@@ -54,14 +54,19 @@ impl Retired {
 
     /// Bytes of their files.
     pub(crate) fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+        self.bytes.load(Ordering::SeqCst)
     }
 
-    /// Takes over segments that were replaced when `listed_to` was the newest checkpoint.
+    /// Counts the files of segments that are about to leave the log: nobody may see them nowhere.
+    pub(crate) fn expect(&self, segments: &[Arc<Segment>]) {
+        let bytes = segments.iter().map(|segment| segment.header.file_bytes).sum();
+        self.bytes.fetch_add(bytes, Ordering::SeqCst);
+    }
+
+    /// Takes over segments, which were expected, that were replaced when `listed_to` was the newest
+    /// checkpoint.
     pub(crate) fn replaced(&self, replaced: &[Arc<Segment>], listed_to: u64) {
         let mut retired = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes = replaced.iter().map(|segment| segment.header.file_bytes).sum();
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
         retired.extend(
             replaced.iter().map(|segment| Gone { segment: Arc::clone(segment), listed_to }),
         );
@@ -79,9 +84,9 @@ impl Retired {
             // One that is being written may list it, and has no number to note yet.
             let _paused = core.keeper.checkpoints.pause();
             let Some(newest) = core.keeper.checkpoints.newest() else { return Ok(did) };
+            self.expect(std::slice::from_ref(&segment));
             core.log.retire_segment(&segment);
             core.ledger().retired(segment.id());
-            self.bytes.fetch_add(segment.header.file_bytes, Ordering::Relaxed);
             retired.push(Gone { segment, listed_to: newest.number });
             did = true;
         }
@@ -93,7 +98,7 @@ impl Retired {
         give_back(core, Arc::clone(&retired[at].segment))?;
         let gone = retired.remove(at);
         core.log.forget_split(gone.segment.first_offset());
-        self.bytes.fetch_sub(gone.segment.header.file_bytes, Ordering::Relaxed);
+        self.bytes.fetch_sub(gone.segment.header.file_bytes, Ordering::SeqCst);
         Ok(true)
     }
 }

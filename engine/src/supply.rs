@@ -9,6 +9,7 @@
 //! U3. A file that has another name, in a backup say, is not written: it is removed.
 
 mod space;
+mod take;
 
 use std::{
     collections::VecDeque,
@@ -20,11 +21,10 @@ use std::{
 
 use fanlog_segment_format::{SegmentId, file_name::FileName, layout::SEGMENT_HEADER_BYTES};
 
-use self::space::Room;
+use self::space::{Promised, Room};
 pub(crate) use self::space::{is_scarce, look_for_space, spare_bytes};
 use crate::{
     Error, Result,
-    commit::is_out_of_space,
     core::Core,
     error::FileOp,
     storage::{Access, AlignedBuffer, Allocation, Purpose, Storage, StorageFile, WriteSync},
@@ -78,17 +78,11 @@ struct State {
     named: Option<Named>,
     /// The last segment that a file was handed out for: its name is in use.
     taken: SegmentId,
+    /// The last file that was handed out, and its size: the log may not list it yet.
+    handed_out: Option<(SegmentId, u64)>,
+    /// To rewriting.
+    promised: Promised,
     next_number: u64,
-    /// One was given up for something more urgent, which needs the space until a file comes back.
-    given_up: bool,
-}
-
-/// A file for the log.
-#[derive(Debug)]
-pub(crate) struct Supplied {
-    pub(crate) file: Arc<dyn StorageFile>,
-    /// Set where it was taken from the reserve: why.
-    pub(crate) scarce: Option<String>,
 }
 
 impl State {
@@ -157,129 +151,6 @@ impl Supply {
         self.ready.load(Ordering::Relaxed)
     }
 
-    /// Bytes of the prepared files.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.lock().bytes()
-    }
-
-    /// The file of segment `id`, of at least `bytes`, under its name and with a blank first block.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`]; [`Error::OutOfSpace`] where neither the limits nor the reserve have that much.
-    /// The supply is as it was then.
-    pub(crate) fn take(&self, core: &Core, id: SegmentId, bytes: u64) -> Result<Supplied> {
-        let room = Room::of(core, self.bytes())?;
-        let mut state = self.lock();
-        state.taken = state.taken.max(id);
-        let reserve = core.config.reserve_files();
-        let reserve_bytes = core.config.segment_bytes_max.saturating_mul(reserve as u64);
-        let all = room.spare.saturating_add(state.bytes());
-        let mut reason = room.reason();
-        if all >= reserve_bytes.saturating_add(bytes) {
-            match self.take_spare(core, &mut state, id, bytes, reserve) {
-                Ok(file) => return Ok(Supplied { file, scarce: None }),
-                // The disk has less than it says.
-                Err(error) if is_out_of_space(&error) => reason = error.to_string(),
-                Err(error) => return Err(error),
-            }
-        }
-        let file = if bytes > core.config.segment_bytes_max {
-            self.take_instead(core, &mut state, id, bytes)?
-        } else if state.ready() > space::FOR_REWRITING {
-            self.take_ready(core, &mut state, id, bytes)?
-        } else {
-            None
-        };
-        match file {
-            Some(file) => Ok(Supplied { file, scarce: Some(reason) }),
-            None => Err(Error::OutOfSpace { segment: id.0, reason }),
-        }
-    }
-
-    /// A file that the reserve does not need, or a new one.
-    fn take_spare(
-        &self,
-        core: &Core,
-        state: &mut State,
-        id: SegmentId,
-        bytes: u64,
-        reserve: usize,
-    ) -> Result<Arc<dyn StorageFile>> {
-        let segment_bytes = core.config.segment_bytes_max;
-        if bytes <= segment_bytes && state.ready() > 0 {
-            if state.ready() <= reserve {
-                // Another one takes its place in the reserve, before it goes.
-                let free = FreeFile { number: state.new_number(), bytes: segment_bytes };
-                allocate(core, &FileName::Free(free.number).to_string(), free.bytes)?;
-                state.free.push_back(free);
-                self.count(state);
-            }
-            if let Some(file) = self.take_ready(core, state, id, bytes)? {
-                return Ok(file);
-            }
-        }
-        self.give_name_back(core, state)?;
-        create(core, &segment_name(id), bytes)
-    }
-
-    /// A prepared file, if there is one of that size.
-    fn take_ready(
-        &self,
-        core: &Core,
-        state: &mut State,
-        id: SegmentId,
-        bytes: u64,
-    ) -> Result<Option<Arc<dyn StorageFile>>> {
-        if let Some(named) = &state.named
-            && named.id == id
-            && named.bytes >= bytes
-        {
-            let file = Arc::clone(&named.file);
-            state.named = None;
-            self.count(state);
-            return Ok(Some(file));
-        }
-        self.give_name_back(core, state)?;
-        while let Some(free) = state.take_free(bytes) {
-            if !is_own(&*core.storage, free)? {
-                continue;
-            }
-            let named = name_file(core, free, id);
-            if named.is_err() {
-                state.free.push_front(free);
-            }
-            self.count(state);
-            return named.map(Some);
-        }
-        self.count(state);
-        Ok(None)
-    }
-
-    /// For a batch that no prepared file can hold: removes as many as it takes to make one that can.
-    fn take_instead(
-        &self,
-        core: &Core,
-        state: &mut State,
-        id: SegmentId,
-        bytes: u64,
-    ) -> Result<Option<Arc<dyn StorageFile>>> {
-        self.give_name_back(core, state)?;
-        let room = Room::of(core, state.bytes())?;
-        if room.on_disk.saturating_add(state.bytes()) < bytes {
-            return Ok(None);
-        }
-        let mut needed = bytes.saturating_sub(room.spare);
-        while needed > 0 {
-            let Some(removed) = self.remove_one(core, state)? else { break };
-            needed = needed.saturating_sub(removed);
-        }
-        match create(core, &segment_name(id), bytes) {
-            Err(error) if is_out_of_space(&error) => Ok(None),
-            made => made.map(Some),
-        }
-    }
-
     /// A file that was named for a segment, and is not to be it, gives the name back.
     fn give_name_back(&self, core: &Core, state: &mut State) -> Result<()> {
         let Some(named) = state.named.take() else { return Ok(()) };
@@ -294,44 +165,14 @@ impl Supply {
         Ok(())
     }
 
-    /// Whether the reserve is whole, prepared or not, with one more file to spare (R1).
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`].
-    pub(crate) fn is_whole(&self, core: &Core) -> Result<bool> {
-        let prepared = self.bytes();
-        let room = Room::of(core, prepared)?;
-        let wanted = core.config.reserve_files() as u64 + 1;
-        let wanted = core.config.segment_bytes_max.saturating_mul(wanted);
-        Ok(room.spare.saturating_add(prepared) >= wanted)
-    }
-
-    /// Gives up a prepared file, so that something more urgent has its space. Says whether there was
-    /// one.
+    /// Gives up a prepared file, so that a checkpoint has its space (R5). Says whether there was one.
     ///
     /// # Errors
     ///
     /// [`Error::Io`].
     pub(crate) fn give_up_one(&self, core: &Core) -> Result<bool> {
         let mut state = self.lock();
-        let removed = self.remove_one(core, &mut state)?.is_some();
-        state.given_up |= removed;
-        Ok(removed)
-    }
-
-    /// The same for rewriting, which gets one at a time: what it frees comes back before the next.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`].
-    pub(crate) fn lend_one(&self, core: &Core) -> Result<bool> {
-        let mut state = self.lock();
-        if state.given_up {
-            return Ok(false);
-        }
-        state.given_up = self.remove_one(core, &mut state)?.is_some();
-        Ok(state.given_up)
+        Ok(self.remove_one(core, &mut state)?.is_some())
     }
 
     /// Removes a prepared file; returns its size. The last one may bear the next segment's name: the
@@ -359,7 +200,6 @@ impl Supply {
         if self.fill(core)? {
             return Ok(true);
         }
-        let room = Room::of(core, self.bytes())?;
         let mut state = self.lock();
         // The committer may have gone on since `next` was read: a name in use is never given again.
         if state.named.is_none()
@@ -381,10 +221,10 @@ impl Supply {
             return Ok(true);
         }
         let (ready, bytes) = (state.ready(), core.config.segment_bytes_max);
+        let room = Room::of(core, &state)?;
         // R2: so few are not held against the limits.
-        let within = if ready <= space::FOR_REWRITING { room.on_disk } else { room.spare };
-        let wanted = if state.given_up { bytes.saturating_mul(2) } else { bytes };
-        if ready >= core.config.files_ahead() || within < wanted {
+        let within = if ready < space::FOR_CONTROL { room.on_disk } else { room.spare };
+        if ready >= space::files_ahead(core) || within < bytes {
             return Ok(false);
         }
         let free = FreeFile { number: state.new_number(), bytes };
@@ -431,14 +271,14 @@ impl Supply {
     ///
     /// [`Error::Io`].
     pub(crate) fn recycle(&self, core: &Core, name: &str, bytes: u64) -> Result<bool> {
-        let room = Room::of(core, self.bytes())?;
         let mut state = self.lock();
+        let room = Room::of(core, &state)?;
         // One more than is prepared by itself: a stream that recycles never waits for zeros. Where
         // a limit is reached no more than the reserve, and one for publishers, is held on to.
         let most = if room.spare > 0 {
-            core.config.files_ahead() + 1
+            space::files_ahead(core) + 1
         } else {
-            core.config.reserve_files() + 1
+            space::reserve_files(core) + 1
         };
         let wanted = state.ready() < most;
         if bytes != core.config.segment_bytes_max || !wanted || is_shared(&*core.storage, name)? {
@@ -447,7 +287,6 @@ impl Supply {
         let number = state.new_number();
         rename(&*core.storage, name, &FileName::Free(number).to_string())?;
         state.free.push_back(FreeFile { number, bytes });
-        state.given_up = false;
         self.count(&state);
         Ok(true)
     }

@@ -461,9 +461,9 @@ fn acks_from_before_and_after_the_sources_of_a_merge_went_are_counted_where_they
     settle(&engine);
     // The first segments stay as they are.
     let few = |number: u64| number >= 120 && number.is_multiple_of(120);
-    let stays = |number: u64| number < 80 || few(number);
+    let unacked = |number: u64| number < 80 || few(number);
     let consumer = consume(&engine, "jobs", 0);
-    let mut kept = ack_some(&consumer, |number| !stays(number));
+    let mut kept = ack_some(&consumer, |number| !unacked(number));
     machine.clock.advance(Duration::from_secs(2));
     while engine.stats().segments_merged == 0 {
         assert!(engine.step().unwrap());
@@ -487,7 +487,7 @@ fn acks_from_before_and_after_the_sources_of_a_merge_went_are_counted_where_they
     ack(720).wait().unwrap();
     sound(&engine);
     let left: Vec<u64> =
-        (0..1000).filter(|&one| stays(one) && ![240, 480, 720].contains(&one)).collect();
+        (0..1000).filter(|&one| unacked(one) && ![240, 480, 720].contains(&one)).collect();
     drop((kept, consumer));
     for engine in [&engine, &machine.power_cut().open()] {
         sound(engine);

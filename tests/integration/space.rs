@@ -24,8 +24,9 @@ use crate::support::{
 };
 
 const SEGMENT: u64 = 128 << 10;
-/// Three files, and as many as 1 MiB of unconfirmed messages and a quarter more take.
-const RESERVE: u64 = 3 + 10;
+/// Three files, and as many as 1 MiB of unconfirmed messages takes: nine with heads, and two batches that
+/// fill theirs badly.
+const RESERVE: u64 = 3 + 11;
 const PAYLOAD: usize = 10_000;
 
 fn config(when_full: WhenFull) -> Config {
@@ -55,12 +56,13 @@ fn in_the_end(what: &str, mut wait: impl FnMut() -> fanlog::Result<()>) {
     });
 }
 
-/// Publishes until that is refused for want of space; returns how many were accepted, all confirmed.
-fn fill(engine: &Engine, mut after_each: impl FnMut(u64)) -> u64 {
+/// Publishes, from number `first` on, until that is refused for want of space; returns how many were
+/// accepted, all confirmed.
+fn fill(engine: &Engine, first: u64, mut after_each: impl FnMut(u64)) -> u64 {
     let publisher = engine.publisher();
     let mut tickets: Vec<Ticket> = Vec::new();
     loop {
-        let payload = pattern(tickets.len() as u64, PAYLOAD);
+        let payload = pattern(first + tickets.len() as u64, PAYLOAD);
         match publisher.publish(&Message::new("", "jobs", &payload)) {
             Ok(ticket) => {
                 tickets.push(ticket);
@@ -84,7 +86,7 @@ fn fill_and_drain(engine: &Engine, fill_rest: impl FnOnce()) {
     engine.declare_queue("jobs").unwrap();
     let consumer = consume(engine, "jobs", 0);
     let mut kept = Vec::new();
-    let accepted = fill(engine, |_| {
+    let mut accepted = fill(engine, 0, |_| {
         while let Some(delivery) = consumer.recv_timeout(Duration::ZERO).unwrap() {
             if delivery.offset().0.is_multiple_of(2) {
                 kept.push(delivery);
@@ -95,8 +97,8 @@ fn fill_and_drain(engine: &Engine, fill_rest: impl FnOnce()) {
     });
     assert!(accepted > 100, "{accepted}");
     fill_rest();
-    let refused = engine.publisher().publish(&Message::new("", "jobs", b"x")).map(drop);
-    assert_eq!(refused.unwrap_err().kind(), ErrorKind::OutOfSpace);
+    // What was given back meanwhile, as it was acked, may have let some more in.
+    accepted += fill(engine, accepted, |_| {});
     // Leases and acks go on; those that are waited for share a write.
     while let Some(delivery) = consumer.recv_timeout(Duration::from_millis(500)).unwrap() {
         kept.push(delivery);
@@ -130,7 +132,6 @@ fn fill_and_drain(engine: &Engine, fill_rest: impl FnOnce()) {
 }
 
 #[test]
-#[ignore = "fails at times: a known defect, see tests/README.md"]
 fn a_disk_full_to_the_last_byte_is_drained_and_written_to_again() {
     let disk = MemoryStorage::new();
     disk.set_capacity(Some(6 << 20));
@@ -205,7 +206,6 @@ impl Drop for Mounted {
 }
 
 #[test]
-#[ignore = "fails at times: a known defect, see tests/README.md"]
 fn a_small_file_system_full_to_the_last_byte_is_drained_and_written_to_again() {
     let Some(mounted) = Mounted::tmpfs(8 << 20) else { return };
     let engine = Engine::open(mounted.path(), config(WhenFull::Fail)).unwrap();
@@ -216,7 +216,6 @@ fn a_small_file_system_full_to_the_last_byte_is_drained_and_written_to_again() {
 }
 
 #[test]
-#[ignore = "fails at times: a known defect, see tests/README.md"]
 fn a_small_disk_with_direct_writes_is_drained_and_written_to_again() {
     let place = tempfile::tempdir().unwrap();
     let Some(mounted) = Mounted::ext4(&place.path().join("image"), 24 << 20) else { return };
@@ -247,7 +246,6 @@ fn consume_all(engine: &Engine, stop: &Arc<AtomicBool>) -> Started<u64> {
 }
 
 #[test]
-#[ignore = "fails at times: a known defect, see tests/README.md"]
 fn ten_times_a_stores_limit_goes_through_it_with_publishers_slowed_and_never_stuck() {
     const LIMIT: u64 = (RESERVE + 8) * SEGMENT;
     const MESSAGES: u64 = 10 * LIMIT / PAYLOAD as u64;
@@ -282,7 +280,7 @@ fn publishers_stop_at_the_limit_of_the_store_and_go_on_by_themselves() {
         engine.declare_queue("jobs").unwrap();
         let publisher = engine.publisher();
         let publishing = if when_full == WhenFull::Fail {
-            fill(&engine, |_| {});
+            fill(&engine, 0, |_| {});
             let error = publisher.publish(&Message::new("", "jobs", b"x")).map(drop).unwrap_err();
             assert!(error.to_string().contains("store_bytes_max"), "{error}");
             None
@@ -317,14 +315,13 @@ fn publishers_stop_at_the_limit_of_the_store_and_go_on_by_themselves() {
 }
 
 #[test]
-#[ignore = "fails at times: a known defect, see tests/README.md"]
 fn some_of_the_disk_is_left_to_others() {
     const LEFT: u64 = 2 << 20;
     let disk = MemoryStorage::new();
     disk.set_capacity(Some(8 << 20));
     let engine = open(&disk, Config { free_bytes_min: LEFT, ..config(WhenFull::Fail) });
     engine.declare_queue("jobs").unwrap();
-    fill(&engine, |_| {});
+    fill(&engine, 0, |_| {});
     assert!(disk.free_bytes().unwrap() >= LEFT);
     let error = engine.publisher().publish(&Message::new("", "jobs", b"x")).map(drop).unwrap_err();
     assert!(error.to_string().contains("free_bytes_min"), "{error}");
@@ -355,7 +352,7 @@ fn a_store_opened_with_less_than_it_has_is_drained_first() {
     assert!(used_bytes(&disk) > 2 * limit);
     let engine = open(&disk, Config { store_bytes_max: Some(limit), ..config(WhenFull::Fail) });
     let stored = 1000;
-    let accepted = fill(&engine, |_| {});
+    let accepted = fill(&engine, 0, |_| {});
     let most = 2 * SEGMENT + (1 << 20);
     assert!(accepted * PAYLOAD as u64 <= most, "no more than its last segment and buffers take");
     let consumer = consume(&engine, "jobs", 0);
@@ -446,7 +443,7 @@ fn acks_that_are_waited_for_share_a_write_while_space_is_scarce() {
     disk.set_capacity(Some(4 << 20));
     let engine = open(&disk, config(WhenFull::Fail));
     engine.declare_queue("jobs").unwrap();
-    let accepted = fill(&engine, |_| {});
+    let accepted = fill(&engine, 0, |_| {});
     disk.set_capacity(Some(used_bytes(&disk)));
     let consumer = consume(&engine, "jobs", 0);
     let deliveries: Vec<_> =

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails should panic")]
 
 mod damage;
+mod drained;
 mod faults;
 mod found;
 mod runs;

@@ -99,6 +99,8 @@ pub(super) struct Limits {
     pub(super) segment_bytes: u64,
     /// Waste that is let be: rewriting a little later gains more for what it writes.
     pub(super) slack_bytes: u64,
+    /// Nothing larger can be written now, in bytes.
+    pub(super) room: u64,
 }
 
 /// Neighbours that become one file.
@@ -145,6 +147,7 @@ fn neighbours<'a>(
         let spans = row.end_offset - window.first_offset <= SPAN_MAX;
         // One that was made larger, for a batch that is, may stay larger.
         let fits = window.count == 1 || window.bytes() <= limits.segment_bytes;
+        let fits = fits && window.bytes() <= limits.room;
         (spans && fits).then_some(window)
     })
 }
@@ -210,8 +213,9 @@ mod tests {
     use super::*;
 
     const SEGMENT: u64 = 1 << 20;
-    const LIMITS: Limits = Limits { segment_bytes: SEGMENT, slack_bytes: 2 * SEGMENT };
-    const EAGER: Limits = Limits { segment_bytes: SEGMENT, slack_bytes: 0 };
+    const LIMITS: Limits =
+        Limits { segment_bytes: SEGMENT, slack_bytes: 2 * SEGMENT, room: u64::MAX };
+    const EAGER: Limits = Limits { slack_bytes: 0, ..LIMITS };
 
     fn row(at: usize, file_bytes: u64, record_bytes: u64) -> Row {
         let live = Some(Live { record_bytes, index_bytes: record_bytes / 16 });

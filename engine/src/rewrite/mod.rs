@@ -122,10 +122,15 @@ impl Rewriter {
     pub(crate) fn step(&self, core: &Core) -> Result<Rewrote> {
         let mut state = self.lock();
         let did = match std::mem::take(&mut state.work) {
-            Work::None => state.look(core),
+            Work::None => state.look(core)?,
             Work::Gathering { chosen, sources } => state.gather(core, chosen, sources)?,
             Work::Writing(writer) => state.write(core, writer)?,
         };
+        match &state.work {
+            Work::None => core.supply.rewriting_goes_on(None),
+            Work::Gathering { .. } => {}
+            Work::Writing(writer) => core.supply.rewriting_goes_on(Some(writer.written())),
+        }
         Ok(match did {
             false => Rewrote::Nothing,
             true if state.urgent => Rewrote::Urgent,
@@ -138,7 +143,8 @@ impl Rewriter {
     /// # Errors
     ///
     /// [`Error::Io`].
-    pub(crate) fn abandon(&self) -> Result<()> {
+    pub(crate) fn abandon(&self, core: &Core) -> Result<()> {
+        core.supply.rewriting_goes_on(None);
         match std::mem::take(&mut self.lock().work) {
             Work::Writing(writer) => writer.discard(),
             Work::None | Work::Gathering { .. } => Ok(()),
@@ -158,10 +164,10 @@ impl Rewriter {
 
 impl State {
     /// Finds out about one segment, or chooses what to rewrite.
-    fn look(&mut self, core: &Core) -> bool {
+    fn look(&mut self, core: &Core) -> Result<bool> {
         let now = core.clock.now();
         if now < self.not_before {
-            return false;
+            return Ok(false);
         }
         let segments = core.log.segments();
         let out_of_space = core.append.lock().out_of_space.is_some();
@@ -179,28 +185,36 @@ impl State {
             room: (room == Room::None, room.is_short()),
         };
         if self.seen == Some(seen) {
-            return false;
+            return Ok(false);
         }
         if self.table.find_out_one(core, &segments, now) {
-            return true;
+            return Ok(true);
         }
+        let room_bytes = core.supply.could_promise(core).unwrap_or(u64::MAX);
         let slack = if room.is_short() { 0 } else { SLACK_SEGMENTS };
         let segment_bytes = core.config.segment_bytes_max;
-        let limits = Limits { segment_bytes, slack_bytes: slack * segment_bytes };
+        let limits = Limits { segment_bytes, slack_bytes: slack * segment_bytes, room: room_bytes };
         let found = *self.found.get_or_insert_with(|| never_rewritten(&segments));
         let (published, rewritten) = (core.stats.log_bytes(), self.rewritten);
         let budget = Budget { found, published, rewritten };
         self.urgent = room.is_short() || waste(self.table.rows()) > URGENT_SEGMENTS * segment_bytes;
         let choice = choose(self.table.rows(), &limits);
-        let Some(choice) = choice.filter(|choice| budget.allows(choice.bytes, room)) else {
-            self.seen = (!self.table.puts_off()).then_some(seen);
+        let choice = choice.filter(|choice| budget.allows(choice.bytes, room));
+        let Some(choice) = choice else {
+            // Where room decides, more of it does too.
+            let stays = !self.table.puts_off() && room_bytes > segment_bytes;
+            self.seen = stays.then_some(seen);
             self.not_before = now + LOOK_EVERY;
-            return false;
+            return Ok(false);
         };
+        if !core.supply.promise(core, choice.bytes)? {
+            self.not_before = now + core.config.ack_delay_max;
+            return Ok(false);
+        }
         self.seen = None;
         let chosen = segments[choice.first..choice.first + choice.count].to_vec();
         self.work = Work::Gathering { chosen, sources: Vec::new() };
-        true
+        Ok(true)
     }
 
     /// Notes what survives of the next chosen segment; after the last, begins the file.
@@ -280,15 +294,10 @@ impl State {
         Ok(true)
     }
 
-    /// Tries again later if there was no space; passes other errors on.
+    /// Tries again later if there was no space after all; passes other errors on.
     fn wait_for_space(&mut self, core: &Core, error: Error) -> Result<()> {
         if !is_out_of_space(&error) {
             return Err(error);
-        }
-        // What is kept for this: the file that is made is no larger.
-        if core.supply.lend_one(core)? {
-            self.seen = None;
-            return Ok(());
         }
         self.not_before = core.clock.now() + TRY_AGAIN;
         Ok(())

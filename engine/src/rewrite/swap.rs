@@ -31,6 +31,7 @@ pub(super) fn swap(core: &Core, sources: &[Arc<Segment>], segment: &Arc<Segment>
     {
         return Ok(false);
     }
+    core.keeper.retired.expect(sources);
     let replaced = core.log.replace_segments(sources, segment);
     assert!(replaced, "the keeper alone takes segments out, and this is the keeper");
     drop(ledger);

@@ -261,6 +261,11 @@ impl Writer {
         Ok(Arc::new(segment))
     }
 
+    /// How much of the file is written.
+    pub(super) fn written(&self) -> u64 {
+        self.position
+    }
+
     /// Removes the file, under whichever name it has.
     ///
     /// # Errors
