@@ -32,8 +32,9 @@ pub(crate) struct Entry {
 }
 
 /// A queue: its messages in the order of publishing.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Queue {
+    durable: bool,
     pub(crate) entries: Vec<Entry>,
 }
 
@@ -91,10 +92,7 @@ impl Broker {
         let done = match operation {
             Operation::DeclareExchange { name, kind } => self.declare_exchange(name, *kind),
             Operation::DeleteExchange { name } => self.delete_exchange(name),
-            Operation::DeclareQueue { name } => {
-                self.queues.entry((*name).to_owned()).or_default();
-                Ok(Answer::Done)
-            }
+            Operation::DeclareQueue { name, durable } => self.declare_queue(name, *durable),
             Operation::DeleteQueue { name } => self.delete_queue(name),
             Operation::Bind { queue, exchange, key } => self.bind(queue, exchange, key),
             Operation::Unbind { queue, exchange, key } => self.unbind(queue, exchange, key),
@@ -128,6 +126,12 @@ impl Broker {
     fn declare_exchange(&mut self, name: &str, kind: ExchangeKind) -> Result<Answer, ErrorKind> {
         let found = *self.exchanges.entry(name.to_owned()).or_insert(kind);
         if found == kind { Ok(Answer::Done) } else { Err(ErrorKind::Mismatch) }
+    }
+
+    fn declare_queue(&mut self, name: &str, durable: bool) -> Result<Answer, ErrorKind> {
+        let made = || Queue { durable, entries: Vec::new() };
+        let found = self.queues.entry(name.to_owned()).or_insert_with(made);
+        if found.durable == durable { Ok(Answer::Done) } else { Err(ErrorKind::Mismatch) }
     }
 
     fn delete_exchange(&mut self, name: &str) -> Result<Answer, ErrorKind> {
@@ -238,9 +242,12 @@ impl Broker {
         Ok(Answer::Purged((before - queue.entries.len()) as u64))
     }
 
-    /// What was in hands goes back.
+    /// What was in hands goes back; transient queues are gone.
     fn again(&mut self, end: End) {
         self.held.clear();
+        self.queues.retain(|_, queue| queue.durable);
+        let queues = &self.queues;
+        self.bindings.retain(|binding| queues.contains_key(&binding.queue));
         for queue in self.queues.values_mut() {
             // Flags are kept as "all below": at a close exactly, else as far as leases reached.
             let flagged = queue.entries.iter().rposition(|one| one.held || one.flag != Flag::No);

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use fanlog::{
-    Config, Consumer, ConsumerOptions, Delivery, Engine, Error, Message,
+    Config, Consumer, ConsumerOptions, Delivery, Engine, Error, Message, QueueOptions,
     clock::ManualClock,
     storage::{CrashMode, MemoryStorage},
 };
@@ -164,7 +164,10 @@ impl Machine {
         match operation {
             Operation::DeclareExchange { name, kind } => engine.declare_exchange(name, *kind)?,
             Operation::DeleteExchange { name } => engine.delete_exchange(name)?,
-            Operation::DeclareQueue { name } => engine.declare_queue(name)?,
+            Operation::DeclareQueue { name, durable } => {
+                let options = QueueOptions { durable: *durable, ..QueueOptions::default() };
+                engine.declare_queue_with(name, &options)?;
+            }
             Operation::DeleteQueue { name } => {
                 engine.delete_queue(name)?;
                 self.held.retain(|held| held.queue != *name);

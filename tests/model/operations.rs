@@ -57,6 +57,7 @@ pub(crate) enum Operation {
     },
     DeclareQueue {
         name: &'static str,
+        durable: bool,
     },
     DeleteQueue {
         name: &'static str,
@@ -141,7 +142,7 @@ pub(crate) fn first() -> impl Strategy<Value = Vec<Operation>> {
         let (name, queue) = (EXCHANGES[0], QUEUES[0]);
         vec![
             Operation::DeclareExchange { name, kind },
-            Operation::DeclareQueue { name: queue },
+            Operation::DeclareQueue { name: queue, durable: true },
             Operation::Bind { queue, exchange: name, key },
         ]
     })
@@ -177,7 +178,8 @@ pub(crate) fn next(broker: &Broker) -> BoxedStrategy<Operation> {
         held => settle,
         3 => transaction,
         2 => (exchange(), kind()).prop_map(|(name, kind)| Operation::DeclareExchange { name, kind }),
-        3 => queue().prop_map(|name| Operation::DeclareQueue { name }),
+        3 => (queue(), prop::bool::weighted(0.7))
+            .prop_map(|(name, durable)| Operation::DeclareQueue { name, durable }),
         3 => bind,
         1 => unbind,
         1 => exchange().prop_map(|name| Operation::DeleteExchange { name }),
