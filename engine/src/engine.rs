@@ -13,13 +13,13 @@ use fanlog_segment_format::file_name::FileName;
 use crate::{
     BackupFiles, BackupProgress, BackupReport, Config, Error, QueueOptions, RecoveryReport, Result,
     Stats, backup,
-    browse::Browser,
+    browse::{Browsed, Browser},
     check::{self, Progress, Report},
     clock::{Clock, SystemClock},
     commit::{self, run_committer},
     confirm::{Confirms, deadline_after, instant_now},
     core::Core,
-    deliver::{self, Consumer, ConsumerOptions},
+    deliver::{self, Consumer, ConsumerOptions, Delivery},
     error::FileOp,
     inspect::{self, QueueView, SegmentInfo, TopologyView},
     keeper::{self, Did, run_keeper},
@@ -338,6 +338,41 @@ impl Engine {
         Consumer::new(core, &queue, &options)
     }
 
+    /// Takes the next ready message of a queue without a subscription; `None` if there is none.
+    /// `basic.get`.
+    ///
+    /// It is settled as any other: by [`ack`](crate::Delivery::ack) or
+    /// [`nack`](crate::Delivery::nack); dropped, it goes back. No prefetch bounds how many are held
+    /// so, and no consumer is counted for them. Each call waits until the kernel has what has to be
+    /// in the log first: a subscription has that once for many messages, and is what to use in a
+    /// loop.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::ReadOnly`], [`Error::Closed`], [`Error::Poisoned`];
+    /// [`Error::Refused`] for an exclusive queue, or one with a single active consumer;
+    /// [`Error::Io`] or
+    /// [`Error::Corrupt`] if the log can't be read at the queue's place.
+    pub fn get(&self, queue: &str) -> Result<Option<Delivery>> {
+        let core = &self.owner.core;
+        core.check_writable()?;
+        let queue = inspect::queue(core, queue)?;
+        lifetime::check_shared(&queue, "getting from")?;
+        deliver::get(core, &queue)
+    }
+
+    /// The next `messages_max` ready messages of a queue, in order: what consumers to come would
+    /// get. Nothing is taken or marked, and nothing is written. Messages that consumers have, also
+    /// in their inboxes, are not among them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`]; [`Error::Io`] or [`Error::Corrupt`] if the log can't be read there.
+    pub fn peek(&self, queue: &str, messages_max: usize) -> Result<Vec<Browsed>> {
+        let queue = inspect::queue(&self.owner.core, queue)?;
+        deliver::peek(&self.owner.core, &queue, messages_max)
+    }
+
     /// Every message of a queue that is still stored, acked or not, in the order of offsets. Nothing
     /// is delivered or marked.
     ///
@@ -356,7 +391,7 @@ impl Engine {
     /// [`Error::NotFound`].
     pub fn queue(&self, name: &str) -> Result<QueueView> {
         let queue = inspect::queue(&self.owner.core, name)?;
-        Ok(inspect::queue_view(&self.owner.core, &queue))
+        Ok(inspect::queue_view_with_age(&self.owner.core, &queue))
     }
 
     /// Counters and gauges.

@@ -3,6 +3,7 @@
 use std::{
     path::PathBuf,
     sync::{Arc, PoisonError},
+    time::Duration,
 };
 
 use fanlog_segment_format::Offset;
@@ -10,9 +11,10 @@ use fanlog_segment_format::Offset;
 use crate::{
     Error, QueueOptions, Result, Stats,
     core::Core,
-    deliver::Dispatch,
+    deliver::{Dispatch, Reader},
     keeper,
     log::{Sought, segment::Segment, view::View},
+    pins,
     queue::Queue,
     route::ExchangeKind,
 };
@@ -39,7 +41,8 @@ pub struct ExchangeView {
     pub kind: ExchangeKind,
 }
 
-/// A queue as it is at a moment.
+/// A queue as it is at a moment. Taken in the time that its routes and consumers take, whatever its
+/// depth.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueueView {
@@ -53,10 +56,20 @@ pub struct QueueView {
     pub bytes: u64,
     /// Of the messages, those that no consumer has.
     pub ready: u64,
-    /// Of the messages, those in consumers' hands and inboxes.
+    /// Their payload bytes.
+    pub ready_bytes: u64,
+    /// Of the messages, those in somebody's hands or inbox.
     pub unacked: u64,
+    /// Their payload bytes.
+    pub unacked_bytes: u64,
     /// Consumers subscribed.
     pub consumers: usize,
+    /// Since when the oldest message is in it that is not acked, by the clock of this machine.
+    /// `None` if there is none, if its bytes are damaged, and in [`Engine::topology`]: it is read
+    /// from the log, which takes one look at it, and more only if the queue is a sparse one.
+    ///
+    /// [`Engine::topology`]: crate::Engine::topology
+    pub oldest_age: Option<Duration>,
     /// Every offset below it is durably acked.
     pub ack_floor: Offset,
     /// Memory of its ack state, in bytes.
@@ -113,22 +126,38 @@ pub(crate) fn queue(core: &Core, name: &str) -> Result<Arc<Queue>> {
 pub(crate) fn queue_view(core: &Core, queue: &Queue) -> QueueView {
     let depth = core.ledger().depth(queue);
     let dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
-    let (unacked, consumers) =
-        dispatch.get().map_or((0, 0), |dispatch| (dispatch.unacked(), dispatch.consumers()));
+    let (unacked, consumers) = dispatch
+        .get()
+        .map(|dispatch| (dispatch.unacked(), dispatch.consumers()))
+        .unwrap_or_default();
     drop(dispatch);
     let unwritten = queue.unwritten();
+    let ready = depth.less(unacked.plus(unwritten));
     let state = queue.ledger();
     QueueView {
         name: queue.name.to_string(),
         options: queue.options().clone(),
         messages: depth.messages,
         bytes: depth.bytes,
-        ready: depth.messages.saturating_sub(unacked + unwritten.messages),
-        unacked,
+        ready: ready.messages,
+        ready_bytes: if ready.messages == 0 { 0 } else { ready.bytes },
+        unacked: unacked.messages,
+        unacked_bytes: unacked.bytes,
         consumers,
+        oldest_age: None,
         ack_floor: state.floor(),
         heap_bytes: state.heap_bytes() + queue.unwritten_heap_bytes(),
     }
+}
+
+/// The same, with the age of its oldest message.
+pub(crate) fn queue_view_with_age(core: &Core, queue: &Queue) -> QueueView {
+    let mut view = queue_view(core, queue);
+    if view.messages > 0 {
+        let oldest = Reader::new(queue).peek(core, queue).ok().flatten();
+        view.oldest_age = oldest.and_then(|oldest| pins::age_of(core, oldest));
+    }
+    view
 }
 
 pub(crate) fn topology(core: &Core) -> TopologyView {

@@ -355,6 +355,12 @@ fn published_us(core: &Core, offset: Offset) -> Result<Option<u64>> {
     Ok(view.message(number).ok().map(|record| record.time_us))
 }
 
+/// The age of a message; `None` if it can't be read.
+pub(crate) fn age_of(core: &Core, offset: Offset) -> Option<Duration> {
+    let published = published_us(core, offset).ok().flatten()?;
+    Some(age(core, published))
+}
+
 fn age(core: &Core, published_us: u64) -> Duration {
     Duration::from_micros(core.clock.wall_us().saturating_sub(published_us))
 }

@@ -88,8 +88,8 @@ pub(crate) struct Queue {
     /// Made when the first consumer comes.
     pub(crate) dispatch: Mutex<OnDemand<Dispatch>>,
     pub(crate) sleepers: Sleepers,
-    /// A consumer waits until a delivery count is in the log.
-    awaits_count: AtomicBool,
+    /// Somebody waits until a lease or a delivery count of its own is in the log.
+    awaits_log: AtomicBool,
     gone: AtomicBool,
 }
 
@@ -114,7 +114,7 @@ impl Queue {
             recovered_mark: AtomicU64::new(recovered_mark.0),
             dispatch: Mutex::default(),
             sleepers: Sleepers::default(),
-            awaits_count: AtomicBool::new(false),
+            awaits_log: AtomicBool::new(false),
             gone: AtomicBool::new(false),
         }
     }
@@ -148,10 +148,12 @@ impl Queue {
         Offset(self.mark.load(Ordering::Acquire))
     }
 
-    /// Takes note of a delivery mark that is in the log.
-    pub(crate) fn grant(&self, offset: Offset) {
+    /// Takes note of a delivery mark that is in the log. Says whether anyone but a consumer waited
+    /// for it.
+    pub(crate) fn grant(&self, offset: Offset) -> bool {
         self.ledger().mark = offset;
-        self.mark.store(offset.0, Ordering::Release);
+        self.mark.store(offset.0, Ordering::SeqCst);
+        self.was_awaited()
     }
 
     /// Whether a message of this offset may have been handed out before the store was opened.
@@ -269,11 +271,21 @@ impl Queue {
         self.enlist(dirty, list).1
     }
 
+    /// Says, before it looks, that somebody is going to wait for something to be in the log.
+    pub(crate) fn awaits_log(&self) {
+        self.awaits_log.store(true, Ordering::SeqCst);
+    }
+
+    /// After something came to be in the log: whether anybody waited. Whoever did not see it has
+    /// said before, under the same lock, that it waits.
+    fn was_awaited(&self) -> bool {
+        self.awaits_log.swap(false, Ordering::SeqCst)
+    }
+
     /// Whether it is in the log that the message was handed out so often. If not, whoever sleeps
     /// from here on is woken when more is.
     pub(crate) fn is_counted(&self, offset: Offset, count: u32) -> bool {
-        // Before the look: see `counted`.
-        self.awaits_count.store(true, Ordering::SeqCst);
+        self.awaits_log();
         self.delivery_count(offset) >= count
     }
 
@@ -288,8 +300,7 @@ impl Queue {
         let QueueLedger { counts, acks, .. } = &mut *ledger;
         counts.record(entries, acks);
         drop(ledger);
-        // Whoever did not see it had said before, under the same lock, that it waits.
-        self.awaits_count.swap(false, Ordering::SeqCst)
+        self.was_awaited()
     }
 
     /// Puts the queue on the next commit's list. Returns the commit's number, and whether the list

@@ -19,6 +19,7 @@ mod exclusive;
 mod faults;
 mod futures;
 mod gate;
+mod get;
 mod lifetime;
 mod limits;
 mod lock;

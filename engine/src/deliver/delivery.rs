@@ -186,7 +186,9 @@ impl Delivery {
         self.nack(requeue)
     }
 
-    /// Leaves it unsettled in the consumer's hands, to be settled by its tag.
+    /// Leaves it unsettled in the consumer's hands, to be settled by its tag. One that came by
+    /// [`Engine::get`](crate::Engine::get) has no consumer that could do that: it stays out until the
+    /// store is closed.
     pub fn keep(mut self) -> DeliveryTag {
         self.settled = true;
         self.tag

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use fanlog_segment_format::Offset;
 
 use super::{Claim, DeliveryTag, Ready};
+use crate::ledger::queue_ledger::Amount;
 
 /// A message that was fetched.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +25,8 @@ pub(super) struct Hand {
     held: VecDeque<Held>,
     next_tag: u64,
     outstanding: usize,
+    /// Payload bytes of all that it has.
+    bytes: u64,
     /// Of so many of the inbox, from the first, the counts were asked for.
     asked: usize,
     /// So many are asked for together next.
@@ -45,6 +48,7 @@ impl Hand {
             held: VecDeque::new(),
             next_tag: 1,
             outstanding: 0,
+            bytes: 0,
             asked: 0,
             ahead: 1,
             closed: false,
@@ -54,6 +58,11 @@ impl Hand {
     /// Messages that it has: in the inbox, and fetched but not settled.
     pub(super) fn outstanding(&self) -> usize {
         self.outstanding + self.inbox.len()
+    }
+
+    /// How much that is.
+    pub(super) fn amount(&self) -> Amount {
+        Amount { messages: self.outstanding() as u64, bytes: self.bytes }
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -69,6 +78,7 @@ impl Hand {
     pub(super) fn close(&mut self) -> (Vec<Claim>, VecDeque<Ready>) {
         self.closed = true;
         self.outstanding = 0;
+        self.bytes = 0;
         let held = self.held().collect();
         self.held = VecDeque::new();
         (held, std::mem::take(&mut self.inbox))
@@ -77,6 +87,7 @@ impl Hand {
     /// Takes and hands out nothing more; what was in its inbox goes back.
     pub(super) fn stop(&mut self) -> VecDeque<Ready> {
         self.closed = true;
+        self.bytes = self.held().map(|claim| claim.amount().bytes).sum();
         std::mem::take(&mut self.inbox)
     }
 
@@ -94,6 +105,7 @@ impl Hand {
     }
 
     pub(super) fn put(&mut self, ready: Ready) {
+        self.bytes += ready.claim().amount().bytes;
         self.inbox.push_back(ready);
     }
 
@@ -153,6 +165,7 @@ impl Hand {
         let claim = &mut self.held.get_mut(at)?.claim;
         let taken = claim.take_if(|claim| claim.in_transaction == in_transaction)?;
         self.outstanding -= 1;
+        self.bytes -= taken.amount().bytes;
         self.leave_out_settled();
         Some(taken)
     }
@@ -173,6 +186,7 @@ impl Hand {
         }
         kept.into_iter().rev().for_each(|held| self.held.push_front(held));
         self.outstanding -= settled.len();
+        self.bytes -= settled.iter().map(|claim| claim.amount().bytes).sum::<u64>();
         self.leave_out_settled();
         (!settled.is_empty()).then_some(settled)
     }
@@ -216,6 +230,7 @@ impl Hand {
             None => self.held.insert(at, Held { tag: tag.0, claim: Some(claim) }),
         }
         self.outstanding += 1;
+        self.bytes += claim.amount().bytes;
     }
 
     /// Settles everything that is held, but what is in a transaction.

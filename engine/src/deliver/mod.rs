@@ -17,6 +17,7 @@ mod claim;
 mod consumer;
 mod delivery;
 mod earlier;
+mod get;
 mod hand;
 mod options;
 mod purge;
@@ -40,6 +41,7 @@ pub use self::{
 pub(crate) use self::{
     claim::Claim,
     earlier::Earlier,
+    get::{get, peek},
     purge::purge,
     reader::{Fields, Guard, Part, Reader, Ready},
     reserve::Reserved,
@@ -50,7 +52,7 @@ use self::{
     roster::Roster,
     source::{Next, Source},
 };
-use crate::{Result, core::Core, queue::Queue};
+use crate::{Result, core::Core, ledger::queue_ledger::Amount, queue::Queue};
 
 /// Messages dealt while the dispatch lock is held once.
 const DEAL_MAX: usize = 1024;
@@ -60,6 +62,8 @@ const DEAL_MAX: usize = 1024;
 pub(crate) struct Dispatch {
     source: Source,
     roster: Roster,
+    /// Who has a message without being a consumer.
+    getters: Vec<Arc<ConsumerShared>>,
 }
 
 impl Dispatch {
@@ -69,12 +73,13 @@ impl Dispatch {
 
     /// Whoever may have messages.
     fn holders(&self) -> impl Iterator<Item = &Arc<ConsumerShared>> {
-        self.roster.iter()
+        self.roster.iter().chain(&self.getters)
     }
 
-    /// In consumers' inboxes and hands: delivered, not acked.
-    pub(crate) fn unacked(&self) -> u64 {
-        self.holders().map(|consumer| consumer.hand().outstanding() as u64).sum()
+    /// In somebody's inbox or hands: delivered, not acked.
+    pub(crate) fn unacked(&self) -> Amount {
+        let amounts = self.holders().map(|holder| holder.hand().amount());
+        amounts.fold(Amount::default(), Amount::plus)
     }
 
     /// The tag of the consumer that has this message.
@@ -102,11 +107,14 @@ impl Dispatch {
         for ready in unseen {
             self.give_back(ready.claim());
         }
+        // They are kept here and keep the queue: what they have is settled no more.
+        self.getters = Vec::new();
         (end.max(self.source.handed_out_end()), counts)
     }
 
     fn leave(&mut self, consumer: &ConsumerShared) {
         self.roster.leave(consumer);
+        self.getters.retain(|getter| !std::ptr::eq(Arc::as_ptr(getter), consumer));
         if self.roster.is_empty() {
             self.source.rest();
         }

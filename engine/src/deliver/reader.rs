@@ -141,6 +141,11 @@ impl Reader {
         Self { cursor: floor, after_last: floor.0, acked_end, place: None }
     }
 
+    /// Another one, that goes on where this one is.
+    pub(super) fn fork(&self) -> Self {
+        Self { place: None, ..*self }
+    }
+
     /// The offset of the next message that is routed to the queue and not acked.
     ///
     /// # Errors

@@ -95,6 +95,7 @@ impl Reserved {
     /// The commit has its place: the consumer has credit again.
     pub(crate) fn committed(&self) {
         self.consumer.core.stats.acked(self.tags.len() as u64);
+        self.consumer.may_go();
         self.consumer.wake();
     }
 
@@ -115,6 +116,7 @@ impl Reserved {
         drop(hand);
         self.consumer.came_back(dispatch.make(), &back);
         drop(dispatch);
+        self.consumer.may_go();
         queue.sleepers.wake_one();
         self.consumer.wake();
     }

@@ -20,6 +20,8 @@ pub(crate) struct ConsumerShared {
     pub(crate) tag: Box<str>,
     pub(super) priority: i32,
     pub(super) exclusive: bool,
+    /// It is no consumer: once its one message is settled it goes.
+    for_one: bool,
     hand: Mutex<Hand>,
     cancelled: OnceLock<Error>,
     asleep: AtomicBool,
@@ -48,11 +50,17 @@ impl ConsumerShared {
             tag: tag.into(),
             priority: options.priority,
             exclusive: options.exclusive,
+            for_one: false,
             hand: Mutex::new(Hand::new(options.prefetch_limit() as usize)),
             cancelled: OnceLock::new(),
             asleep: AtomicBool::new(false),
             event: Event::new(),
         }
+    }
+
+    /// The same, to have one message and then go.
+    pub(super) fn for_one(self) -> Self {
+        Self { for_one: true, ..self }
     }
 
     pub(super) fn hand(&self) -> MutexGuard<'_, Hand> {
@@ -126,6 +134,7 @@ impl ConsumerShared {
         if first {
             self.core.acks_wait();
         }
+        self.may_go();
         // It may have slept for want of credit.
         self.wake();
         Ack::new(Arc::clone(&self.core), Some(commit))
@@ -200,6 +209,7 @@ impl ConsumerShared {
         let settled = settle(&mut self.hand());
         self.came_back(dispatch.make(), &settled);
         drop(dispatch);
+        self.may_go();
         if !settled.is_empty() {
             self.queue.sleepers.wake_one();
             self.wake();
@@ -222,6 +232,13 @@ impl ConsumerShared {
         }
     }
 
+    /// Something was settled: goes, if it is no consumer and has nothing left.
+    pub(super) fn may_go(&self) {
+        if self.for_one && self.hand().outstanding() == 0 {
+            self.dispatch().make().leave(self);
+        }
+    }
+
     /// Takes the consumer from its queue; all that it had goes back.
     pub(super) fn close(self: &Arc<Self>) {
         self.queue.sleepers.leave(self);
@@ -236,7 +253,9 @@ impl ConsumerShared {
         dispatch.leave(self);
         drop(guard);
         self.queue.sleepers.wake_one();
-        lifetime::consumer_left(&self.core, &self.queue);
+        if !self.for_one {
+            lifetime::consumer_left(&self.core, &self.queue);
+        }
     }
 
     // Receiving.

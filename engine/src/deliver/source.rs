@@ -55,6 +55,13 @@ impl Source {
         self.reader.get_or_insert_with(|| Reader::new(queue)).skip_to(offset);
     }
 
+    /// What is ready: of what came back the first `most`, and where it goes on in the log, if that
+    /// was begun.
+    pub(super) fn ready(&self, most: usize) -> (Vec<Claim>, Option<Reader>) {
+        let returned = self.returned.values().take(most).copied().collect();
+        (returned, self.reader.as_ref().map(Reader::fork))
+    }
+
     /// The next message to hand out.
     ///
     /// # Errors

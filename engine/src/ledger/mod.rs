@@ -69,7 +69,7 @@ struct Group {
 pub(crate) struct Effects {
     /// Queues whose consumers may go on: their lease was extended.
     pub(crate) granted: Vec<Arc<Queue>>,
-    /// Queues of which a consumer waited for a delivery count.
+    /// Queues in which those who sleep wait for something of their own.
     pub(crate) counted: Vec<Arc<Queue>>,
     /// Queues that became members of a group.
     pub(crate) bound: Vec<(GroupId, Arc<Queue>)>,
@@ -328,8 +328,9 @@ impl Ledger {
             }
             Control::DeliveryMark { queue, offset } => {
                 if let Some(queue) = self.changing(queue, number) {
-                    queue.grant(offset);
+                    let awaited = queue.grant(offset);
                     effects.granted.push(Arc::clone(queue));
+                    effects.counted.extend(awaited.then(|| Arc::clone(queue)));
                 }
             }
             Control::DeliveryCount { queue, entries } => {

@@ -1,0 +1,148 @@
+//! Taking one message without a subscription, and looking at what is ready without taking it.
+
+use std::sync::{Arc, PoisonError};
+
+use event_listener::Listener;
+
+use super::{ConsumerOptions, ConsumerShared, Delivery, Dispatch, Next, Payload, Reader, Ready};
+use crate::{Browsed, Error, Result, core::Core, queue::Queue};
+
+/// What whoever gets a message is called, where a consumer's tag is told.
+const TAG: &str = "basic.get";
+
+/// What a look found.
+enum Found {
+    Message(Delivery),
+    /// There is one, and something has to be in the log before it is handed out.
+    Waits,
+    Nothing,
+}
+
+/// Whoever gets one message: among the holders of the queue's messages, but no consumer.
+struct Getter(Arc<ConsumerShared>);
+
+/// Takes the next ready message of a queue; `None` if there is none.
+///
+/// # Errors
+///
+/// [`Error::Refused`] if the queue has a single active consumer; that of the log, or of the engine's
+/// end.
+pub(crate) fn get(core: &Arc<Core>, queue: &Arc<Queue>) -> Result<Option<Delivery>> {
+    if queue.options().single_active_consumer {
+        let what = format!("get from queue {:?}", queue.name);
+        return Err(Error::Refused { what, why: "it has a single active consumer".to_owned() });
+    }
+    core.limits.used(core, queue);
+    let getter = Getter::new(core, queue);
+    let mut listener = None;
+    loop {
+        if let Some(ended) = core.ended() {
+            return Err(ended);
+        }
+        if queue.is_gone() {
+            let name = queue.name.to_string();
+            return Err(Error::NotFound { what: "queue", name });
+        }
+        match getter.look()? {
+            Found::Message(delivery) => return Ok(Some(delivery)),
+            Found::Nothing => return Ok(None),
+            Found::Waits => {}
+        }
+        match listener.take() {
+            // It looks once more before it sleeps (S1).
+            None => {
+                listener = Some(getter.0.listen());
+                getter.0.announce();
+            }
+            Some(_) if core.config.stepped => {
+                if !core.drive() {
+                    return Err(Error::Timeout);
+                }
+            }
+            Some(listener) => listener.wait(),
+        }
+    }
+}
+
+impl Getter {
+    fn new(core: &Arc<Core>, queue: &Arc<Queue>) -> Self {
+        let options = ConsumerOptions::prefetch(1);
+        let shared = ConsumerShared::new(core, queue, TAG.to_owned(), &options);
+        let shared = Arc::new(shared.for_one());
+        let mut dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
+        dispatch.make().getters.push(Arc::clone(&shared));
+        Self(shared)
+    }
+
+    fn look(&self) -> Result<Found> {
+        let getter = &self.0;
+        // Before the look: whatever it lacks, it is woken for it.
+        getter.queue.awaits_log();
+        let mut dispatch = getter.queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
+        let Dispatch { source, roster, .. } = dispatch.make();
+        let has_mail = getter.hand().has_mail();
+        if !has_mail {
+            let next = source.next(&getter.core, &getter.queue)?;
+            if roster.is_empty() {
+                source.rest();
+            }
+            match next {
+                Next::Message(ready) => getter.hand().put(ready),
+                Next::Waits => return Ok(Found::Waits),
+                Next::Nothing => return Ok(Found::Nothing),
+            }
+        }
+        drop(dispatch);
+        let Some((tag, ready)) = getter.fetch() else { return Ok(Found::Waits) };
+        getter.core.stats.delivered(1, u64::from(ready.earlier.any()));
+        Ok(Found::Message(Delivery::new(Arc::clone(getter), tag, ready)))
+    }
+}
+
+impl Drop for Getter {
+    fn drop(&mut self) {
+        let getter = &self.0;
+        getter.queue.sleepers.remove(getter);
+        if getter.hand().held().next().is_none() {
+            // What it did not fetch goes back.
+            getter.close();
+        } else if !getter.is_up() {
+            // It may have been woken in the place of a consumer.
+            getter.queue.sleepers.wake_one();
+        }
+    }
+}
+
+/// The next `most` ready messages of a queue, in order. Nothing is taken or marked.
+///
+/// # Errors
+///
+/// If the log could not be read.
+pub(crate) fn peek(core: &Core, queue: &Arc<Queue>, most: usize) -> Result<Vec<Browsed>> {
+    let dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
+    let (returned, reader) = match dispatch.get() {
+        Some(dispatch) => dispatch.source.ready(most),
+        None => (Vec::new(), None),
+    };
+    drop(dispatch);
+    let mut reader = reader.unwrap_or_else(|| Reader::new(queue));
+    let mut found = Vec::new();
+    for claim in returned {
+        found.push(show(&claim.read(core)?));
+    }
+    while found.len() < most && reader.peek(core, queue)?.is_some() {
+        let Some(ready) = reader.take(queue) else { break };
+        found.push(show(&ready));
+    }
+    Ok(found)
+}
+
+fn show(ready: &Ready) -> Browsed {
+    Browsed {
+        offset: ready.offset,
+        acked: false,
+        routing_key: ready.fields.key.of(ready.guard.bytes()).to_vec(),
+        payload: Payload::new(Arc::clone(&ready.guard), ready.fields),
+        damage: ready.damage.as_deref().cloned(),
+    }
+}
