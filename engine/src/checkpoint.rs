@@ -137,6 +137,8 @@ pub(crate) fn blank(store: StoreId, number: u64, epoch: Epoch) -> Checkpoint {
         routes: Vec::new(),
         queues: Vec::new(),
         segments: Vec::new(),
+        next_publisher: 0,
+        publishers: Vec::new(),
     }
 }
 

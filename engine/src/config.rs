@@ -94,6 +94,12 @@ pub struct Config {
     pub buffered_sync_delay_max: Duration,
     /// A checkpoint is written after this long if anything changed. Default 60 s.
     pub checkpoint_interval: Duration,
+    /// Named publishers that are known at a time; past it who was idle the longest is forgotten.
+    /// Default 4,096, range 1 to 65,536. Each takes some hundred bytes.
+    pub publishers_max: usize,
+    /// A named publisher that published nothing for this long is forgotten when the next is declared.
+    /// Default 7 days, at least 1 ms.
+    pub publisher_age_max: Duration,
     /// A checkpoint is written once the log has grown by this much, or by four times the last
     /// checkpoint's size if that is more. In bytes; default 64 MiB, at least 64 KiB. Opening reads
     /// about as much.
@@ -125,6 +131,8 @@ impl Default for Config {
             ack_delay_max: Duration::from_millis(100),
             buffered_sync_delay_max: Duration::from_secs(1),
             checkpoint_interval: Duration::from_mins(1),
+            publishers_max: 4096,
+            publisher_age_max: Duration::from_hours(7 * 24),
             checkpoint_log_bytes: 64 * MIB as u64,
             on_damage: OnDamage::Fail,
             stepped: false,
@@ -174,6 +182,8 @@ impl Config {
             millis,
             Duration::from_hours(1),
         )?;
+        range("publishers_max", self.publishers_max as u64, 1, 65_536)?;
+        time("publisher_age_max", self.publisher_age_max, millis, Duration::MAX)?;
         time("checkpoint_interval", self.checkpoint_interval, millis, Duration::MAX)
     }
 }

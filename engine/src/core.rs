@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! tables -> append                       topology changes
+//! named publishers -> append; a named publisher -> append     numbered messages
 //! pipeline -> append                     begin, complete
 //! pipeline -> dirty list -> queue dirty  begin
 //! pipeline -> ledger -> queue ledger     complete
@@ -37,6 +38,7 @@ use crate::{
     limits::Limits,
     log::Log,
     message::within,
+    named::NamedPublishers,
     publish::route_definition,
     queue::Queue,
     route::{Change, Records, Routed, SharedRoutes, Tables, unroutable},
@@ -60,6 +62,7 @@ pub(crate) struct Core {
     routes: SharedRoutes,
     /// Copy of the tables' version: a hint that saves publishers the lock.
     version: AtomicU64,
+    pub(crate) publishers: NamedPublishers,
     pub(crate) append: Append,
     pub(crate) pipeline: Mutex<Option<Pipeline>>,
     pub(crate) ledger: Mutex<Ledger>,
@@ -110,6 +113,7 @@ impl Core {
             recovery: parts.recovery,
             tables: RwLock::new(parts.tables),
             routes: SharedRoutes::default(),
+            publishers: NamedPublishers::of(&parts.ledger),
             append: parts.append,
             pipeline: Mutex::new(parts.pipeline),
             ledger: Mutex::new(parts.ledger),

@@ -24,6 +24,7 @@ use crate::{
     inspect::{self, QueueView, SegmentInfo, TopologyView},
     keeper::{self, Did, run_keeper},
     lifetime::{self, ExclusiveQueue},
+    named::{self, NamedPublisher},
     pins::{self, Pins},
     publish::Publisher,
     reclaim_now::{self, ReclaimReport},
@@ -315,6 +316,30 @@ impl Engine {
     /// A handle to publish with.
     pub fn publisher(&self) -> Publisher {
         Publisher::new(Arc::clone(&self.owner.core))
+    }
+
+    /// A publisher of this name, known from now on if it was not: on return it is durable. Whoever
+    /// comes back takes [`named_publisher`](Self::named_publisher).
+    ///
+    /// For it those that published nothing for [`publisher_age_max`](Config::publisher_age_max) are
+    /// forgotten, and, beyond [`publishers_max`](Config::publishers_max), who was idle the longest.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Name`]; [`Error::ReadOnly`], [`Error::Poisoned`], [`Error::Closed`].
+    pub fn declare_publisher(&self, name: &str) -> Result<NamedPublisher> {
+        named::declare(&self.owner.core, name)
+    }
+
+    /// The publisher of this name: it goes on behind its
+    /// [`last_sequence`](NamedPublisher::last_sequence), over reconnects, closes and crashes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`]: it was never declared, or was forgotten since, and with it how far it
+    /// had come; [`Error::Name`].
+    pub fn named_publisher(&self, name: &str) -> Result<NamedPublisher> {
+        named::find(&self.owner.core, name)
     }
 
     /// Begins a transaction: publishes and acks that take place together or not at all.

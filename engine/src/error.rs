@@ -149,8 +149,15 @@ pub enum Error {
     /// The named thing does not exist.
     #[error("no {what} named {name:?}")]
     NotFound {
-        /// `"exchange"`, `"queue"`, `"binding"`.
+        /// `"exchange"`, `"queue"`, `"binding"`, `"publisher"`.
         what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// A named publisher was forgotten, for others or for its age: whether a message of it is stored
+    /// already is not known any more.
+    #[error("publisher {name:?} was forgotten, and what it has published")]
+    PublisherEvicted {
         /// Its name.
         name: String,
     },
@@ -355,6 +362,7 @@ impl Error {
             | Self::Refused { .. } => ErrorKind::Usage,
             Self::NotFound { .. }
             | Self::UnknownTag { .. }
+            | Self::PublisherEvicted { .. }
             | Self::NoStore { .. }
             | Self::NotStored { .. } => ErrorKind::NotFound,
             Self::TagInUse { .. } | Self::InUse { .. } => ErrorKind::InUse,

@@ -29,6 +29,7 @@ mod lifetime;
 mod limits;
 mod log;
 mod message;
+mod named;
 mod on_demand;
 mod pending;
 mod pins;
@@ -65,6 +66,7 @@ pub use crate::{
     lifetime::ExclusiveQueue,
     log::view::Damage,
     message::Message,
+    named::NamedPublisher,
     pins::{Pin, Pins, SegmentPins},
     publish::{Confirm, Publisher, Ticket},
     queue_options::{Overflow, QueueOptions},

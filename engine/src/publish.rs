@@ -18,9 +18,10 @@ use fanlog_segment_format::{
 
 use crate::{
     Durability, Error, Message, Result,
-    append::{Appender, COPY_OUTSIDE_MIN, Need, arena::Loan},
+    append::{Appender, COPY_OUTSIDE_MIN, Need, SEQUENCE_BYTES, arena::Loan},
     core::Core,
     message::within,
+    named::Known,
     route::{RouteCache, Routed},
 };
 
@@ -55,6 +56,8 @@ struct Placed {
     batch: Option<BatchNumber>,
     first: Offset,
     messages: u32,
+    /// The message was placed by an earlier publish.
+    repeat: bool,
 }
 
 /// What a confirmed publish was given.
@@ -154,7 +157,7 @@ impl Publisher {
     pub fn publish_batch(&self, messages: &[Message<'_>]) -> Result<Ticket> {
         if messages.is_empty() {
             let first = self.shared.core.append.lock().next_offset();
-            return Ok(self.ticket(Placed { batch: None, first, messages: 0 }));
+            return Ok(self.ticket(Placed { batch: None, first, messages: 0, repeat: false }));
         }
         let placed = self.append(messages, BATCH, false, Wait::AsConfigured)?;
         Ok(self.ticket(placed.0))
@@ -162,9 +165,29 @@ impl Publisher {
 
     /// Appends messages and ack records, either perhaps none, as one.
     pub(crate) fn publish_with(&self, messages: &[Message<'_>], acks: &[u8]) -> Result<Ticket> {
-        let whole = Whole { what: "transaction", acks };
+        let whole = Whole { what: "transaction", acks, numbered: None };
         let placed = self.append(messages, whole, false, Wait::AsConfigured)?;
         Ok(self.ticket(placed.0))
+    }
+
+    /// Appends a message of a named publisher.
+    pub(crate) fn publish_numbered(
+        &self,
+        message: &Message<'_>,
+        known: &Known,
+        sequence: u64,
+    ) -> Result<Ticket> {
+        let whole = Whole { numbered: Some((known, sequence)), ..ALONE };
+        let messages = std::slice::from_ref(message);
+        let placed = self.append(messages, whole, false, Wait::AsConfigured)?;
+        Ok(self.ticket(placed.0))
+    }
+
+    /// The ticket of a message that was placed before, in this batch, if it is not confirmed.
+    pub(crate) fn repeat(&self, batch: Option<u64>) -> Ticket {
+        let first = self.shared.core.append.lock().next_offset();
+        let batch = batch.map(BatchNumber);
+        self.ticket(Placed { batch, first, messages: 0, repeat: true })
     }
 
     /// Whether a message could be published now: the size of its record, and the limit for records
@@ -176,7 +199,7 @@ impl Publisher {
         let routed = Routes::One(self.route(message)?);
         let messages = std::slice::from_ref(message);
         let epoch = core.epoch;
-        let records = Records { messages, routed: &routed, acks: &[], time_us: 0, epoch };
+        let records = Records { messages, routed: &routed, whole: ALONE, time_us: 0, epoch };
         Ok((records.need().bytes, core.config.batch_bytes_max()))
     }
 
@@ -204,7 +227,7 @@ impl Publisher {
         let epoch = core.epoch;
         loop {
             let (routed, version) = self.route_all(messages)?;
-            let records = Records { messages, routed: &routed, acks: whole.acks, time_us, epoch };
+            let records = Records { messages, routed: &routed, whole, time_us, epoch };
             let need = records.need();
             if messages.len() + whole.acks.len() > 1 {
                 within(whole.what, need.bytes, core.config.batch_bytes_max())?;
@@ -227,6 +250,9 @@ impl Publisher {
             };
             if version.is_some_and(|version| version != state.version) {
                 continue;
+            }
+            if let Some((known, _)) = whole.numbered {
+                known.check()?;
             }
             return Ok(records.place(core, state, need, blocking));
         }
@@ -278,10 +304,12 @@ struct Whole<'a> {
     what: &'static str,
     /// Ack records that go with the messages.
     acks: &'a [u8],
+    /// Whose message it is, and its number there.
+    numbered: Option<(&'a Known, u64)>,
 }
 
-const ALONE: Whole<'_> = Whole { what: "message", acks: &[] };
-const BATCH: Whole<'_> = Whole { what: "batch", acks: &[] };
+const ALONE: Whole<'_> = Whole { what: "message", acks: &[], numbered: None };
+const BATCH: Whole<'_> = Whole { what: "batch", acks: &[], numbered: None };
 
 /// What to do where there is no room.
 #[derive(Clone, Copy, PartialEq)]
@@ -308,7 +336,7 @@ impl Routes {
 struct Records<'a> {
     messages: &'a [Message<'a>],
     routed: &'a Routes,
-    acks: &'a [u8],
+    whole: Whole<'a>,
     time_us: u64,
     epoch: fanlog_segment_format::Epoch,
 }
@@ -330,7 +358,7 @@ impl<'a> Records<'a> {
             },
             due_us: None,
             expiry_us: None,
-            publisher: None,
+            publisher: self.whole.numbered.map(|(known, sequence)| (known.id.0.into(), sequence)),
             groups: None,
             key: message.routing_key.as_bytes(),
             properties: message.properties,
@@ -342,7 +370,8 @@ impl<'a> Records<'a> {
     fn need(&self) -> Need {
         let records = (0..self.messages.len())
             .map(|at| align_up(self.record(at).encoded_bytes(), RECORD_ALIGN));
-        let bytes = self.acks.len() + records.sum::<usize>();
+        let control = if self.whole.numbered.is_some() { SEQUENCE_BYTES } else { 0 };
+        let bytes = self.whole.acks.len() + control + records.sum::<usize>();
         let messages = u32::try_from(self.messages.len()).unwrap_or(u32::MAX);
         Need { bytes, messages }
     }
@@ -362,9 +391,13 @@ impl<'a> Records<'a> {
             batch: Some(state.open_number()),
             first: state.next_offset(),
             messages: need.messages,
+            repeat: false,
         };
-        if !self.acks.is_empty() {
-            state.acks(self.acks);
+        if !self.whole.acks.is_empty() {
+            state.acks(self.whole.acks);
+        }
+        if let Some((known, sequence)) = self.whole.numbered {
+            state.reach(known.id, sequence, self.time_us);
         }
         let mut loans: Vec<(Loan, &[u8])> = Vec::new();
         let mut payload_bytes = 0;
@@ -424,6 +457,12 @@ impl Ticket {
     fn outcome(&self, outcome: Result<()>) -> Result<Confirm> {
         outcome?;
         Ok(Confirm { first_offset: self.placed.first, messages: self.placed.messages })
+    }
+
+    /// The message was published before by the same [named publisher](crate::NamedPublisher): it is
+    /// not stored again, and confirmed when the original is.
+    pub fn is_repeat(&self) -> bool {
+        self.placed.repeat
     }
 
     /// The number of the batch whose confirm this ticket waits for; none for an empty list.

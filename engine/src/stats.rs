@@ -26,6 +26,10 @@ pub struct Stats {
     pub published_bytes: u64,
     /// Messages confirmed.
     pub confirmed_messages: u64,
+    /// Messages of named publishers that were stored before: confirmed, not stored again.
+    pub repeated_messages: u64,
+    /// Named publishers that were forgotten for others or for their age.
+    pub publishers_evicted: u64,
     /// Messages refused because no queue was bound for them.
     pub unroutable_messages: u64,
     /// Batches confirmed.
@@ -181,6 +185,8 @@ pub(crate) struct Counters {
     published_messages: Counter,
     published_bytes: Counter,
     confirmed_messages: Counter,
+    repeated: Counter,
+    publishers_evicted: Counter,
     unroutable_messages: Counter,
     batches: AtomicU64,
     inline_batches: AtomicU64,
@@ -216,6 +222,14 @@ impl Counters {
     pub(crate) fn published(&self, messages: u64, bytes: u64) {
         add(&self.published_messages, messages);
         add(&self.published_bytes, bytes);
+    }
+
+    pub(crate) fn repeated(&self) {
+        add(&self.repeated, 1);
+    }
+
+    pub(crate) fn publishers_evicted(&self, publishers: u64) {
+        add(&self.publishers_evicted, publishers);
     }
 
     pub(crate) fn unroutable(&self) {
@@ -313,6 +327,8 @@ impl Counters {
             published_messages: read(&self.published_messages),
             published_bytes: read(&self.published_bytes),
             confirmed_messages: read(&self.confirmed_messages),
+            repeated_messages: read(&self.repeated),
+            publishers_evicted: read(&self.publishers_evicted),
             unroutable_messages: read(&self.unroutable_messages),
             batches: read(&self.batches),
             inline_batches: read(&self.inline_batches),

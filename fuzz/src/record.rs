@@ -3,8 +3,8 @@
 use arbitrary::Arbitrary;
 use fanlog_segment_format::{
     AckBytes, AckEncoder, AckItem, Control, CountList, DurabilityMode, Epoch, ExchangeId, GroupId,
-    MessageRecord, Offset, PAGE_WORDS, QueueId, RECORD_ALIGN, Record, RouteId, U32List, align_up,
-    seal_record, seed_record, verify_record,
+    MessageRecord, Offset, PAGE_WORDS, PublisherId, QueueId, RECORD_ALIGN, Record, RouteId,
+    U32List, align_up, seal_record, seed_record, verify_record,
 };
 
 use crate::STORE;
@@ -108,7 +108,7 @@ fn control(fields: &ControlFields<'_>) {
     counts.sort_unstable();
     counts.dedup_by_key(|&mut (offset, _)| offset);
     let acks = ack_set(&fields.runs);
-    let control = match fields.which % 15 {
+    let control = match fields.which % 18 {
         0 => Control::RouteDefine { route: RouteId(a), groups: U32List::from_slice(&list) },
         1 => Control::ExchangeDeclare {
             exchange: ExchangeId(a),
@@ -155,6 +155,12 @@ fn control(fields: &ControlFields<'_>) {
             key,
             arguments,
         },
+        14 => {
+            let name = if name.is_empty() { "p" } else { name };
+            Control::PublisherDeclare { publisher: PublisherId(a), time_us: x, name }
+        }
+        15 => Control::PublisherSequence { publisher: PublisherId(a), sequence: x, time_us: y },
+        16 => Control::PublisherForget { publisher: PublisherId(a) },
         _ => Control::Close { next_offset: Offset(x) },
     };
     let mut bytes = Vec::new();

@@ -7,8 +7,8 @@ mod decode;
 mod encode;
 
 use crate::{
-    BatchNumber, Epoch, ExchangeId, GroupId, LogPosition, Offset, QueueId, RouteId, SegmentId,
-    StoreId,
+    BatchNumber, Epoch, ExchangeId, GroupId, LogPosition, Offset, PublisherId, QueueId, RouteId,
+    SegmentId, StoreId,
 };
 
 const STRUCTURE: &str = "checkpoint";
@@ -52,6 +52,10 @@ pub struct Checkpoint {
     pub queues: Vec<QueueEntry>,
     /// All segments.
     pub segments: Vec<SegmentEntry>,
+    /// The next [`PublisherId`]: all below were used. 0 if there never was a named publisher.
+    pub next_publisher: u32,
+    /// All named publishers; none where `next_publisher` is 0.
+    pub publishers: Vec<PublisherEntry>,
 }
 
 /// Where replay starts.
@@ -162,6 +166,19 @@ pub struct QueueEntry {
     pub counts: Vec<(u64, u32)>,
     /// What it has acked of the segments that it is partly through, in order of offset.
     pub parts: Vec<PartEntry>,
+}
+
+/// A named publisher.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PublisherEntry {
+    /// Its id.
+    pub id: PublisherId,
+    /// The highest sequence number that it has used, 0 if none.
+    pub sequence: u64,
+    /// When it published last, or was made: microseconds since 1970.
+    pub time_us: u64,
+    /// Its name.
+    pub name: String,
 }
 
 /// How far a queue is through one segment.

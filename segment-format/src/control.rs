@@ -13,7 +13,7 @@ use crate::layout::{
 use crate::list::{CountList, U32List};
 use crate::number::u32_of;
 use crate::wire::{VecWriter, store_u32};
-use crate::{ExchangeId, GroupId, Offset, QueueId, RouteId};
+use crate::{ExchangeId, GroupId, Offset, PublisherId, QueueId, RouteId};
 
 const STRUCTURE: &str = "control record";
 
@@ -34,6 +34,9 @@ mod kind {
     pub(super) const EXCHANGE_BIND: u8 = 28;
     pub(super) const EXCHANGE_UNBIND: u8 = 29;
     pub(super) const CLOSE: u8 = 30;
+    pub(super) const PUBLISHER_DECLARE: u8 = 40;
+    pub(super) const PUBLISHER_SEQUENCE: u8 = 41;
+    pub(super) const PUBLISHER_FORGET: u8 = 42;
 }
 
 /// A control record, borrowed: to be encoded, or as decoded.
@@ -180,13 +183,40 @@ pub enum Control<'a> {
         /// The offset that the next message would have got.
         next_offset: Offset,
     },
+    /// Makes a named publisher.
+    PublisherDeclare {
+        /// Its id.
+        publisher: PublisherId,
+        /// When: microseconds since 1970.
+        time_us: u64,
+        /// Its name, 1 to 255 bytes.
+        name: &'a str,
+    },
+    /// Says how far the messages of a named publisher in the same batch go.
+    PublisherSequence {
+        /// The publisher.
+        publisher: PublisherId,
+        /// The highest sequence number that it has used.
+        sequence: u64,
+        /// When: microseconds since 1970.
+        time_us: u64,
+    },
+    /// Forgets a named publisher.
+    PublisherForget {
+        /// Its id.
+        publisher: PublisherId,
+    },
 }
 
 impl Control<'_> {
     /// Returns the size of the record in bytes, before it is padded to eight.
     pub fn encoded_bytes(&self) -> usize {
         let more = match self {
-            Self::ExchangeDelete { .. } | Self::QueueDelete { .. } => 0,
+            Self::ExchangeDelete { .. }
+            | Self::QueueDelete { .. }
+            | Self::PublisherForget { .. } => 0,
+            Self::PublisherDeclare { name, .. } => name.len().saturating_add(8),
+            Self::PublisherSequence { .. } => 16,
             Self::DeliveryMark { .. } | Self::Close { .. } => 8,
             Self::Bind { .. } | Self::Unbind { .. } => 12,
             Self::Purge { kept, .. } => kept.0.len().saturating_add(24),
@@ -252,6 +282,9 @@ impl Control<'_> {
             Self::ExchangeBind { source, .. } => (kind::EXCHANGE_BIND, source.0),
             Self::ExchangeUnbind { source, .. } => (kind::EXCHANGE_UNBIND, source.0),
             Self::Close { .. } => (kind::CLOSE, 0),
+            Self::PublisherDeclare { publisher, .. } => (kind::PUBLISHER_DECLARE, publisher.0),
+            Self::PublisherSequence { publisher, .. } => (kind::PUBLISHER_SEQUENCE, publisher.0),
+            Self::PublisherForget { publisher } => (kind::PUBLISHER_FORGET, publisher.0),
         }
     }
 
@@ -309,7 +342,18 @@ impl Control<'_> {
             Self::DeliveryMark { offset, .. } | Self::Close { next_offset: offset } => {
                 out.u64(offset.0);
             }
-            Self::ExchangeDelete { .. } | Self::QueueDelete { .. } => {}
+            Self::PublisherDeclare { time_us, name, .. } => {
+                assert!((1..=NAME_BYTES_MAX).contains(&name.len()), "a name is out of its limits");
+                out.u64(time_us);
+                out.bytes(name.as_bytes());
+            }
+            Self::PublisherSequence { sequence, time_us, .. } => {
+                out.u64(sequence);
+                out.u64(time_us);
+            }
+            Self::ExchangeDelete { .. }
+            | Self::QueueDelete { .. }
+            | Self::PublisherForget { .. } => {}
         }
     }
 }

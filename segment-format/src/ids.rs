@@ -52,6 +52,11 @@ number! {
     ExchangeId(u32)
 }
 
+number! {
+    /// Which named publisher; never used again once it was forgotten.
+    PublisherId(u32)
+}
+
 impl Offset {
     /// Returns the offset after this one; the last possible offset is its own successor.
     #[inline]

@@ -25,7 +25,7 @@ pub use ack::{AckBytes, AckEncoder, AckItem, AckItems, PAGE_OFFSETS, PAGE_WORDS}
 pub use batch::{Batch, BatchHeader, Records, open_batch, records_in, seal_batch};
 pub use checkpoint::{
     BaseEntry, Checkpoint, ExchangeEntry, GroupEntry, LogHead, MemberEntry, NextIds, PartEntry,
-    QueueEntry, RouteEntry, SegmentEntry,
+    PublisherEntry, QueueEntry, RouteEntry, SegmentEntry,
 };
 pub use checksum::{checksum, seed_batch, seed_file, seed_record};
 pub use control::Control;
@@ -34,8 +34,8 @@ pub use file_name::{FileName, TemporaryOf};
 pub use footer::{Footer, FooterBatch, FooterBuilder, FooterLayout, RouteSummary};
 pub use header::{SegmentHeader, is_blank};
 pub use ids::{
-    BatchNumber, Epoch, ExchangeId, GroupId, LogPosition, Offset, QueueId, RouteId, SegmentId,
-    StoreId,
+    BatchNumber, Epoch, ExchangeId, GroupId, LogPosition, Offset, PublisherId, QueueId, RouteId,
+    SegmentId, StoreId,
 };
 pub use layout::*;
 pub use list::{CountList, U32List};

@@ -24,6 +24,7 @@ mod lifetime;
 mod limits;
 mod lock;
 mod nack;
+mod named;
 mod pins;
 mod priority_consumers;
 mod publish;

@@ -35,7 +35,15 @@ pub(super) fn items(checkpoint: &Checkpoint, whole: bool) -> impl Iterator<Item 
     });
     let queues = checkpoint.queues.iter().map(move |entry| of_queue(entry, whole));
     let segments = checkpoint.segments.iter().map(of_segment);
+    let publishers = checkpoint.publishers.iter().map(|entry| {
+        Item::new("publisher", 0)
+            .with("id", entry.id.0)
+            .with("name", entry.name.as_str())
+            .with("sequence", entry.sequence)
+            .with("time_us", entry.time_us)
+    });
     let entries = exchanges.chain(groups).chain(routes).chain(queues).chain(segments);
+    let entries = entries.chain(publishers);
     std::iter::once(head(checkpoint)).chain(entries.map(Item::inner))
 }
 

@@ -136,6 +136,21 @@ fn of_queue_change(control: &Control<'_>, at: u64, whole: bool) -> Item {
                 .with_bytes("key", "key_hex", key, true)
         }
         Control::Close { next_offset } => Item::new("close", at).with("next_offset", next_offset.0),
+        Control::PublisherDeclare { publisher, time_us, name } => {
+            Item::new("publisher declare", at)
+                .with("publisher", publisher.0)
+                .with("name", name)
+                .with("time_us", time_us)
+        }
+        Control::PublisherSequence { publisher, sequence, time_us } => {
+            Item::new("publisher sequence", at)
+                .with("publisher", publisher.0)
+                .with("sequence", sequence)
+                .with("time_us", time_us)
+        }
+        Control::PublisherForget { publisher } => {
+            Item::new("publisher forget", at).with("publisher", publisher.0)
+        }
         // The others are handled by the caller.
         _ => Item::new("control", at),
     }

@@ -1,9 +1,13 @@
 //! What the append lock guards: the open batch, those that are full, and who waits for what.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use fanlog_segment_format::{
-    BatchNumber, Offset,
+    BatchNumber, Control, Offset, PublisherId,
     layout::{BATCH_HEADER_BYTES, BLOCK_BYTES, COMMIT_MARK_BYTES, align_up},
 };
 
@@ -12,6 +16,9 @@ use super::{
     arena::{ArenaPool, Loan, Region},
 };
 use crate::Error;
+
+/// Bytes of the record that says how far a named publisher got.
+pub(crate) const SEQUENCE_BYTES: usize = 32;
 
 /// A batch that takes no more messages.
 #[derive(Debug)]
@@ -49,6 +56,8 @@ struct OpenBatch {
     control_bytes: usize,
     /// Kept for acks beyond the usual, when more are known to come.
     ack_room: usize,
+    /// How far named publishers got in it, and when: written at its end.
+    sequences: BTreeMap<PublisherId, (u64, u64)>,
     /// `None` until something is placed.
     region: Option<Region>,
 }
@@ -62,6 +71,7 @@ impl OpenBatch {
             sync: false,
             control_bytes: 0,
             ack_room: ACK_ROOM,
+            sequences: BTreeMap::new(),
             region: None,
         }
     }
@@ -260,7 +270,8 @@ impl Appender {
     pub(crate) fn make_room(&mut self, pool: &Arc<ArenaPool>, need: Need) {
         let wanted = need.bytes + COMMIT_MARK_BYTES;
         if let Some(region) = &self.open.region {
-            if region.room() >= wanted + self.open.ack_room {
+            let sequences = self.open.sequences.len() * SEQUENCE_BYTES;
+            if region.room() >= wanted + self.open.ack_room + sequences {
                 return;
             }
             self.seal();
@@ -318,6 +329,30 @@ impl Appender {
         self.open.control_bytes += records.len();
     }
 
+    /// Makes the next batch that is written a synced one.
+    pub(crate) fn sync_open(&mut self) {
+        self.open.sync = true;
+    }
+
+    /// Notes how far a named publisher gets with what is placed next. Room for the record was made:
+    /// [`SEQUENCE_BYTES`] with each message.
+    pub(crate) fn reach(&mut self, publisher: PublisherId, sequence: u64, time_us: u64) {
+        self.open.sequences.insert(publisher, (sequence, time_us));
+    }
+
+    /// Writes how far named publishers got: in the batch of their messages, whichever that became.
+    fn write_sequences(&mut self) {
+        if self.open.sequences.is_empty() {
+            return;
+        }
+        let mut records = Vec::with_capacity(self.open.sequences.len() * SEQUENCE_BYTES);
+        for (publisher, (sequence, time_us)) in std::mem::take(&mut self.open.sequences) {
+            Control::PublisherSequence { publisher, sequence, time_us }.encode(&mut records);
+        }
+        self.extend(records.len()).copy_from_slice(&records);
+        self.open.control_bytes += records.len();
+    }
+
     /// Seals the open batch, if anything is in it, onto the queue of sealed ones.
     pub(crate) fn seal(&mut self) {
         if let Some(taken) = self.take_open(self.open.ack_room) {
@@ -339,6 +374,7 @@ impl Appender {
     ///
     /// The rest of its region beyond the room for `ack_bytes` becomes the next batch's.
     pub(crate) fn take_open(&mut self, ack_bytes: usize) -> Option<Taken> {
+        self.write_sequences();
         let mut region = self.open.region.take()?;
         let used = region.filled().saturating_add(ack_bytes).saturating_add(COMMIT_MARK_BYTES);
         if used < region.bytes() && !region.lent() {

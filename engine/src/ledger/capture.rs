@@ -96,6 +96,7 @@ impl Ledger {
         checkpoint.head = self.head;
         checkpoint.next_ids = self.next;
         checkpoint.exchanges = self.exchanges.values().cloned().collect();
+        self.named.add_to(checkpoint);
         checkpoint.routes.reserve_exact(self.routes.len());
         checkpoint.queues.reserve_exact(self.queues.len());
         self.captures += 1;

@@ -18,6 +18,7 @@ pub(crate) mod count;
 mod delivery_counts;
 pub(crate) mod departure;
 pub(crate) mod live;
+mod named;
 pub(crate) mod queue_ledger;
 mod recount;
 #[cfg(test)]
@@ -41,6 +42,7 @@ use self::{
     delivery_counts::DeliveryCounts,
     departure::Departure,
     live::{Live, SegmentCount},
+    named::Named,
     queue_ledger::{Amount, Part, QueueLedger},
 };
 use crate::{
@@ -89,6 +91,7 @@ pub(crate) struct Ledger {
     routes: BTreeMap<RouteId, Route>,
     queues: BTreeMap<QueueId, Arc<Queue>>,
     next: NextIds,
+    named: Named,
     live: Live,
     /// Queues by the groups that they are, or were, members of (G4).
     holders: HashMap<GroupId, HashSet<QueueId>>,
@@ -109,6 +112,7 @@ impl Ledger {
             routes: BTreeMap::new(),
             queues: BTreeMap::new(),
             next: checkpoint.next_ids,
+            named: Named::of(checkpoint),
             live: Live::from_entries(&checkpoint.segments),
             holders: HashMap::new(),
             owners: HashMap::new(),
@@ -337,10 +341,9 @@ impl Ledger {
                 let queue = self.changing(queue, number).filter(|queue| queue.counted(entries));
                 effects.counted.extend(queue.cloned());
             }
-            // Written by later versions of the engine; their effects are not known to this one.
-            Control::ExchangeBind { .. }
-            | Control::ExchangeUnbind { .. }
-            | Control::Close { .. } => {}
+            // Those of publishers; others are written by later versions of the engine, and their
+            // effects are not known to this one.
+            _ => self.named.apply(control),
         }
         Ok(())
     }
@@ -581,6 +584,12 @@ impl Ledger {
         for id in [&mut next.exchange, &mut next.queue, &mut next.group, &mut next.route] {
             *id = id.saturating_add(count);
         }
+        self.named.skip_ids(count);
+    }
+
+    /// How far named publishers are.
+    pub(crate) fn named(&self) -> &Named {
+        &self.named
     }
 
     /// Ids that come next, at least as high as these.

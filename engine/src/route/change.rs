@@ -134,7 +134,7 @@ impl Tables {
     }
 }
 
-pub(super) fn check_name(what: &'static str, name: &str) -> Result<()> {
+pub(crate) fn check_name(what: &'static str, name: &str) -> Result<()> {
     if name.is_empty() || name.len() > NAME_BYTES_MAX {
         let shown = name.chars().take(64).collect();
         return Err(Error::Name { what, name: shown, found: name.len(), limit: NAME_BYTES_MAX });

@@ -38,7 +38,7 @@ use fanlog_segment_format::{ExchangeId, GroupId, QueueId, RouteId, checkpoint::N
 
 pub(crate) use self::{
     cache::{RouteCache, SharedRoutes},
-    change::{Records, check_key},
+    change::{Records, check_key, check_name},
     resolve::{Matched, unroutable},
 };
 pub use self::{change::Change, kind::ExchangeKind};

@@ -2,8 +2,8 @@
 
 use super::{
     BaseEntry, Checkpoint, ExchangeEntry, FLAG_CLEAN, FLAG_END, FLAG_ENDED, FLAG_LEFT, FLAG_SEALED,
-    FLAG_UNCOUNTED, GroupEntry, LogHead, MemberEntry, NextIds, PartEntry, QueueEntry, RouteEntry,
-    STRUCTURE, SegmentEntry,
+    FLAG_UNCOUNTED, GroupEntry, LogHead, MemberEntry, NextIds, PartEntry, PublisherEntry,
+    QueueEntry, RouteEntry, STRUCTURE, SegmentEntry,
 };
 use crate::checksum::{checksum, seed_file};
 use crate::layout::{
@@ -13,8 +13,8 @@ use crate::layout::{
 use crate::number::{u64_of, usize_of};
 use crate::wire::Reader;
 use crate::{
-    AckBytes, BatchNumber, DecodeError, Epoch, ExchangeId, GroupId, LogPosition, Offset, QueueId,
-    RouteId, SegmentId, StoreId,
+    AckBytes, BatchNumber, DecodeError, Epoch, ExchangeId, GroupId, LogPosition, Offset,
+    PublisherId, QueueId, RouteId, SegmentId, StoreId,
 };
 
 /// Bytes of a part.
@@ -50,6 +50,13 @@ impl Checkpoint {
         checkpoint.routes = read_list(&mut reader, 24, read_route)?;
         checkpoint.queues = read_list(&mut reader, 94, read_queue)?;
         checkpoint.segments = read_list(&mut reader, 56, read_segment)?;
+        if !reader.rest().is_empty() {
+            checkpoint.next_publisher = reader.u32()?;
+            if checkpoint.next_publisher == 0 {
+                return Err(reader.field(4, "next publisher", "above zero", 0));
+            }
+            checkpoint.publishers = read_list(&mut reader, 22, read_publisher)?;
+        }
         reader.finish()?;
         Ok(checkpoint)
     }
@@ -165,6 +172,15 @@ fn read_queue(reader: &mut Reader<'_>) -> Result<QueueEntry, DecodeError> {
         bases: read_list(reader, 20, read_base)?,
         counts: read_list(reader, 12, |reader| Ok((reader.u64()?, reader.u32()?)))?,
         parts: read_parts(reader)?,
+    })
+}
+
+fn read_publisher(reader: &mut Reader<'_>) -> Result<PublisherEntry, DecodeError> {
+    Ok(PublisherEntry {
+        id: PublisherId(reader.u32()?),
+        sequence: reader.u64()?,
+        time_us: reader.u64()?,
+        name: read_name(reader)?,
     })
 }
 

@@ -2,7 +2,8 @@
 
 use super::{
     BaseEntry, Checkpoint, ExchangeEntry, FLAG_CLEAN, FLAG_END, FLAG_ENDED, FLAG_LEFT, FLAG_SEALED,
-    FLAG_UNCOUNTED, GroupEntry, MemberEntry, PartEntry, QueueEntry, RouteEntry, SegmentEntry,
+    FLAG_UNCOUNTED, GroupEntry, MemberEntry, PartEntry, PublisherEntry, QueueEntry, RouteEntry,
+    SegmentEntry,
 };
 use crate::checksum::{checksum, seed_file};
 use crate::layout::{
@@ -27,6 +28,11 @@ impl Checkpoint {
         write_list(&mut out, &self.routes, write_route);
         write_list(&mut out, &self.queues, write_queue);
         write_list(&mut out, &self.segments, write_segment);
+        assert!(self.next_publisher > 0 || self.publishers.is_empty(), "no ids, no publishers");
+        if self.next_publisher > 0 {
+            out.u32(self.next_publisher);
+            write_list(&mut out, &self.publishers, write_publisher);
+        }
         let length = u64_of(file.len());
         let (head, _) = file.split_at_mut(CHECKPOINT_HEAD_BYTES);
         let mut writer = SliceWriter::new(head);
@@ -123,6 +129,13 @@ fn write_queue(out: &mut VecWriter<'_>, entry: &QueueEntry) {
         out.u32(*count);
     });
     write_list(out, &entry.parts, write_part);
+}
+
+fn write_publisher(out: &mut VecWriter<'_>, entry: &PublisherEntry) {
+    out.u32(entry.id.0);
+    out.u64(entry.sequence);
+    out.u64(entry.time_us);
+    write_short(out, entry.name.as_bytes(), NAME_BYTES_MAX);
 }
 
 fn write_part(out: &mut VecWriter<'_>, entry: &PartEntry) {

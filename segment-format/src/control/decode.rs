@@ -2,13 +2,13 @@
 
 use super::{Control, STRUCTURE, kind};
 use crate::ack::AckBytes;
-use crate::layout::{ARGUMENTS_BYTES_MAX, RECORD_ALIGN, align_up};
+use crate::layout::{ARGUMENTS_BYTES_MAX, NAME_BYTES_MAX, RECORD_ALIGN, align_up};
 use crate::list::CountList;
 use crate::message::read_groups;
 use crate::number::u64_of;
 use crate::record::record_bytes;
 use crate::wire::Reader;
-use crate::{DecodeError, ExchangeId, GroupId, Offset, QueueId, RouteId};
+use crate::{DecodeError, ExchangeId, GroupId, Offset, PublisherId, QueueId, RouteId};
 
 impl<'a> Control<'a> {
     /// Reads the control record at the start of `bytes`, and its size padding included.
@@ -24,15 +24,19 @@ impl<'a> Control<'a> {
         let mut reader = Reader::new(STRUCTURE, record);
         reader.array::<8>()?;
         let kind = reader.u8()?;
-        if !(kind::ROUTE_DEFINE..=kind::CLOSE).contains(&kind) {
+        let known = matches!(kind, kind::ROUTE_DEFINE..=kind::CLOSE)
+            || matches!(kind, kind::PUBLISHER_DECLARE..=kind::PUBLISHER_FORGET);
+        if !known {
             return Err(DecodeError::UnsupportedRecord { position: 0, kind });
         }
         reader.zeros::<3>()?;
         let id = reader.u32()?;
-        let control = if kind <= kind::GROUP_DEFINE {
-            Self::decode_definition(kind, id, &mut reader)?
-        } else {
-            Self::decode_change(kind, id, &mut reader)?
+        let control = match kind {
+            kind::ROUTE_DEFINE..=kind::GROUP_DEFINE => {
+                Self::decode_definition(kind, id, &mut reader)?
+            }
+            kind::BIND..=kind::CLOSE => Self::decode_change(kind, id, &mut reader)?,
+            _ => Self::decode_publisher(kind, PublisherId(id), &mut reader)?,
         };
         reader.finish()?;
         Ok((control, align_up(record.len(), RECORD_ALIGN)))
@@ -64,6 +68,30 @@ impl<'a> Control<'a> {
                 let (key, arguments) = read_named(reader)?;
                 Self::GroupDefine { group: GroupId(id), exchange, kind, key, arguments }
             }
+        })
+    }
+
+    /// Reads the fields of what concerns a named publisher.
+    fn decode_publisher(
+        kind: u8,
+        publisher: PublisherId,
+        reader: &mut Reader<'a>,
+    ) -> Result<Self, DecodeError> {
+        Ok(match kind {
+            kind::PUBLISHER_DECLARE => {
+                let time_us = reader.u64()?;
+                let bytes = reader.take(reader.rest().len())?;
+                if bytes.is_empty() || bytes.len() > NAME_BYTES_MAX {
+                    let found = u64_of(bytes.len());
+                    return Err(reader.field(bytes.len(), "name", "1 to 255 bytes", found));
+                }
+                Self::PublisherDeclare { publisher, time_us, name: text(bytes, 0, reader)? }
+            }
+            kind::PUBLISHER_SEQUENCE => {
+                let (sequence, time_us) = (reader.u64()?, reader.u64()?);
+                Self::PublisherSequence { publisher, sequence, time_us }
+            }
+            _ => Self::PublisherForget { publisher },
         })
     }
 

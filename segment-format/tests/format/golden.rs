@@ -33,11 +33,17 @@ fn cases() -> Vec<Case> {
         ("footer_of_one_route", samples::footer_of_one_route(), footer_again),
         ("sealed_segment", samples::sealed_segment(), segment_again),
         ("checkpoint", samples::checkpoint().encode(), checkpoint_again),
+        (
+            "checkpoint_with_publishers",
+            samples::checkpoint_with_publishers().encode(),
+            checkpoint_again,
+        ),
         ("checkpoint_empty", Checkpoint::default().encode(), checkpoint_again),
     ];
     let named = |(name, bytes, again)| Case { name: format!("{name}.bin"), bytes, again };
     let mut cases: Vec<Case> = list.into_iter().map(named).collect();
-    for (name, control) in samples::controls(&acks) {
+    for (name, control) in samples::controls(&acks).into_iter().chain(samples::publisher_controls())
+    {
         let name = format!("control_{name}.bin");
         cases.push(Case { name, bytes: samples::sealed_control(&control), again: record_again });
     }

@@ -106,6 +106,29 @@ pub(crate) fn controls(acks: &[u8]) -> Vec<(&'static str, Control<'_>)> {
     ]
 }
 
+/// Control records of named publishers, likewise; the batch of all records is from before them.
+pub(crate) fn publisher_controls() -> Vec<(&'static str, Control<'static>)> {
+    let (publisher, time_us) = (PublisherId(15), TIME_US);
+    vec![
+        ("publisher_declare", Control::PublisherDeclare { publisher, time_us, name: "a name é" }),
+        ("publisher_sequence", Control::PublisherSequence { publisher, sequence: 77, time_us }),
+        ("publisher_forget", Control::PublisherForget { publisher }),
+    ]
+}
+
+/// The checkpoint with named publishers.
+pub(crate) fn checkpoint_with_publishers() -> Checkpoint {
+    let entry = PublisherEntry {
+        id: PublisherId(15),
+        sequence: 77,
+        time_us: TIME_US,
+        name: "a publisher".into(),
+    };
+    let other =
+        PublisherEntry { id: PublisherId(3), name: "p".into(), ..PublisherEntry::default() };
+    Checkpoint { next_publisher: 16, publishers: vec![entry, other], ..checkpoint() }
+}
+
 pub(crate) fn sealed_message(message: &MessageRecord<'_>) -> Vec<u8> {
     let mut out = vec![0xaa; align_up(message.encoded_bytes(), RECORD_ALIGN)];
     assert_eq!(message.encode(&mut out), out.len());
@@ -272,6 +295,8 @@ pub(crate) fn checkpoint() -> Checkpoint {
         uncounted: true,
     };
     Checkpoint {
+        next_publisher: 0,
+        publishers: Vec::new(),
         store: STORE,
         number: 3,
         epoch: EPOCH,

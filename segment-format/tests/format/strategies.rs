@@ -103,6 +103,17 @@ impl ControlParts {
             Control::ExchangeBind { source, destination, key, arguments },
             Control::ExchangeUnbind { source, destination, key, arguments },
             Control::Close { next_offset: offset },
+            Control::PublisherDeclare {
+                publisher: PublisherId(a),
+                time_us: messages,
+                name: if name.is_empty() { "p" } else { name },
+            },
+            Control::PublisherSequence {
+                publisher: PublisherId(a),
+                sequence: messages,
+                time_us: bytes,
+            },
+            Control::PublisherForget { publisher: PublisherId(a) },
         ]
     }
 }
@@ -174,6 +185,7 @@ pub(crate) fn checkpoint() -> impl Strategy<Value = Checkpoint> {
         let (store, number, epoch, clean, created_us, head, ids, segment) = fixed;
         let [head_segment, position, next_batch, next_offset] = head;
         let [previous, exchange, queue, group, route] = ids;
+        let publishers: Vec<PublisherEntry> = parts.iter().skip(1).map(publisher_entry).collect();
         Checkpoint {
             store: StoreId(store),
             number,
@@ -192,8 +204,19 @@ pub(crate) fn checkpoint() -> impl Strategy<Value = Checkpoint> {
             routes: parts.iter().map(route_entry).collect(),
             queues: parts.iter().map(queue_entry).collect(),
             segments: parts.iter().map(segment_entry).collect(),
+            next_publisher: publishers.first().map_or(0, |_| route.max(1)),
+            publishers,
         }
     })
+}
+
+fn publisher_entry(parts: &ControlParts) -> PublisherEntry {
+    PublisherEntry {
+        id: PublisherId(parts.ids.0),
+        sequence: parts.numbers.0,
+        time_us: parts.numbers.1,
+        name: parts.name.clone(),
+    }
 }
 
 fn exchange_entry(parts: &ControlParts) -> ExchangeEntry {
