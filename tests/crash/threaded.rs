@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use fanlog::clock::SystemClock;
-use fanlog::storage::{CrashMode, MemoryStorage};
+use fanlog::storage::{Call, CrashMode, Fault, FaultRule, FaultStorage, MemoryStorage};
 use fanlog::{
     Config, ConsumerOptions, Engine, Error, ErrorKind, ExchangeKind, Message, Publisher, Ticket,
 };
@@ -48,6 +48,8 @@ struct Run {
     model: Model,
     durable: u64,
     meeting: Arc<Meeting>,
+    /// Batches that found no space and were written again.
+    again: u64,
     problems: Vec<String>,
 }
 
@@ -201,7 +203,20 @@ fn churn(
 }
 
 fn run(seed: u64, cut: Option<u64>) -> Result<Run, String> {
-    run_on(&MemoryStorage::new(), Meeting::default(), seed, cut)
+    run_on(&MemoryStorage::new(), Meeting::default(), seed, cut, &[])
+}
+
+/// Now and then a write to a segment finds no space: some of its bytes are on the disk, or all.
+fn no_space(seed: u64) -> Vec<FaultRule> {
+    let mut random = Random::new(seed);
+    let rule = |number: u64| {
+        let full = std::io::ErrorKind::StorageFull;
+        let fault = if random.chance(50) { Fault::ErrorAfter(full) } else { Fault::Error(full) };
+        FaultRule::new(Call::Write, fault)
+            .name_contains(".seg")
+            .skip(10 * number + random.below(10))
+    };
+    (0..20).map(rule).collect()
 }
 
 fn run_on(
@@ -209,10 +224,12 @@ fn run_on(
     meeting: Meeting,
     seed: u64,
     cut: Option<u64>,
+    faults: &[FaultRule],
 ) -> Result<Run, String> {
     let disk = disk.clone();
     let meeting = Arc::new(meeting);
-    let habits = Habits::new(Arc::new(disk.clone()), seed.is_multiple_of(2));
+    let failing = FaultStorage::new(Arc::new(disk.clone()));
+    let habits = Habits::new(Arc::new(failing.clone()), seed.is_multiple_of(2));
     let storage = Arc::new(habits.meeting(Arc::clone(&meeting)));
     let engine = Engine::open_on(storage, Arc::new(SystemClock::new()), config())
         .map_err(|error| error.to_string())?;
@@ -223,6 +240,9 @@ fn run_on(
     }
     if let Some(cut) = cut {
         disk.cut_at(disk.operation_count() + cut);
+    }
+    for rule in faults {
+        failing.fail(rule.clone());
     }
     let model = offered(seed);
     let done = AtomicBool::new(false);
@@ -264,6 +284,7 @@ fn run_on(
     });
     disk.cut_at(0);
     let durable = engine.stats().durable_offset.0;
+    let again = engine.stats().batches_written_again;
     let mut problems = problems.into_inner().unwrap();
     // Power fails; threads of the engine do not.
     if let Err(Error::Poisoned { cause }) = engine.consume("a", ConsumerOptions::default())
@@ -277,7 +298,7 @@ fn run_on(
         problems.push(format!("close: {error}"));
     }
     drop(engine);
-    let mut run = Run { disk, model, durable, meeting, problems };
+    let mut run = Run { disk, model, durable, meeting, again, problems };
     run.assemble(fates.into_inner().unwrap(), deeds.into_inner().unwrap());
     if let Some((now, doubtful)) = changed.into_inner().unwrap() {
         run.model.new_queue("t");
@@ -384,7 +405,7 @@ fn power_fails_between_the_later_batch_and_the_earlier() {
         let disk = MemoryStorage::new();
         let after = usize::try_from(number % 2).unwrap();
         let meeting = Meeting::cutting(disk.clone(), after);
-        let run = run_on(&disk, meeting, number, None)
+        let run = run_on(&disk, meeting, number, None, &[])
             .map_err(|problem| format!("{number}: {problem}"))?;
         cut.fetch_add(usize::from(run.meeting.swapped() > after), Ordering::Relaxed);
         if let Some(problem) = run.problems.first() {
@@ -401,4 +422,33 @@ fn power_fails_between_the_later_batch_and_the_earlier() {
     let cut = cut.into_inner();
     println!("{cut} cuts between the two");
     assert!(cut >= 12, "{cut}");
+}
+
+/// Writes find no space now and then, with one batch in flight and with two, and are made again
+/// elsewhere; power fails in between, or right after.
+#[test]
+fn power_fails_while_batches_that_found_no_space_are_written_again() {
+    let again = std::sync::atomic::AtomicU64::new(0);
+    let together = std::sync::atomic::AtomicUsize::new(0);
+    let failures = for_each(chosen("FANLOG_CUTS").unwrap_or(40), |number| {
+        let cut = 20 + number * 12 % 480;
+        let disk = MemoryStorage::new();
+        let run = run_on(&disk, Meeting::default(), number, Some(cut), &no_space(number))
+            .map_err(|problem| format!("{number}: {problem}"))?;
+        again.fetch_add(run.again, Ordering::Relaxed);
+        together.fetch_max(run.meeting.most(), Ordering::Relaxed);
+        if let Some(problem) = run.problems.first() {
+            return Err(format!("{number}: {problem}"));
+        }
+        let remains = Remains::new(Plan::new(number), run.disk, run.model, run.durable);
+        for (mode, chance) in IMAGES {
+            judge_image(&remains, mode, chance)
+                .map_err(|problem| format!("{number} image {mode:?} {chance}: {problem}"))?;
+        }
+        Ok(())
+    });
+    assert_none(&failures);
+    let (again, together) = (again.into_inner(), together.into_inner());
+    println!("{again} batches were written again");
+    assert!(again > 20 && together == 2, "{again} {together}");
 }

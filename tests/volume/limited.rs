@@ -11,9 +11,9 @@ fn total() -> u64 {
     sized(320 << 20, 30_000_000_000)
 }
 
-/// Segments that may stand beyond the limit while others are rewritten: with those of 1 MiB seven
-/// were seen.
-const OVER_SEGMENTS: u64 = 10;
+/// Segments that may stand beyond the limit: one each for control records and rewriting, which are
+/// had whatever the limit says, and one for checkpoints. One was seen.
+const OVER_SEGMENTS: u64 = 3;
 
 fn check(takers: Vec<Taker>) {
     let _alone = alone();
