@@ -76,6 +76,7 @@ fn read(footer: &Footer<'_>) {
     }
     for at in 0..footer.dues() {
         assert!(footer.due(at).1 < footer.messages());
+        assert!(footer.dues_until(footer.due(at).0) > at);
     }
     assert!(footer.min_time_us() <= footer.max_time_us());
 }

@@ -30,6 +30,10 @@ const NUMBER_ENTRY: usize = 4;
 
 /// Set in the footer's flags when offsets have no gaps, so that none are stored.
 const FLAG_DENSE: u32 = 1;
+/// Set in the footer's flags when a message has a priority other than 0, so that all are stored.
+const FLAG_PRIORITIES: u32 = 2;
+/// Set in an entry of the dues that is an expiry time.
+const DUE_EXPIRY: u32 = 1;
 /// Set in a route's flags when it has every message, so that no numbers are stored.
 const ROUTE_DENSE: u32 = 1;
 

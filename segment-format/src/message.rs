@@ -9,7 +9,7 @@ use crate::layout::{
 };
 use crate::list::U32List;
 use crate::number::{u32_of, u64_of, usize_of};
-use crate::record::{KIND_MESSAGE, record_bytes};
+use crate::record::{KIND_MESSAGE, RecordHead, record_bytes};
 use crate::wire::{Reader, SliceWriter};
 use crate::{DecodeError, Epoch, ExchangeId, Offset, RouteId};
 
@@ -320,29 +320,40 @@ fn mode_of(flags: u8) -> Result<DurabilityMode, DecodeError> {
     }
 }
 
-/// Returns route, offset and payload size of the message record `record`.
+/// Takes what an index needs from the message record `record`.
 #[inline]
-pub(crate) fn peek_message(record: &[u8]) -> Result<(RouteId, Offset, u32), DecodeError> {
+pub(crate) fn peek_message(record: &[u8], head: &mut RecordHead) -> Result<(), DecodeError> {
     let mut reader = Reader::new(STRUCTURE, record);
     reader.array::<8>()?;
-    let [_, flags, _, key_bytes] = reader.array()?;
-    let (route, offset) = (RouteId(reader.u32()?), Offset(reader.u64()?));
+    let [_, flags, priority, key_bytes] = reader.array()?;
+    (head.route, head.offset) = (RouteId(reader.u32()?), Offset(reader.u64()?));
+    head.priority = priority;
     reader.array::<16>()?;
     mode_of(flags)?;
     if flags & !(BUFFERED | TRANSIENT) == 0 {
         reader.take(usize::from(key_bytes))?;
     } else {
-        skip_optional(flags, key_bytes, &mut reader)?;
+        peek_optional(flags, key_bytes, &mut reader, head)?;
     }
-    Ok((route, offset, u32_of(reader.rest().len())))
+    head.payload_bytes = u32_of(reader.rest().len());
+    Ok(())
 }
 
-/// Skips what lies between the fixed part and the payload.
-fn skip_optional(flags: u8, key_bytes: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
-    for (flag, bytes) in [(DUE, 8), (EXPIRY, 8), (PUBLISHER, 16)] {
-        if flags & flag != 0 {
-            reader.take(bytes)?;
-        }
+/// Takes the times, and skips the rest of what lies between the fixed part and the payload.
+fn peek_optional(
+    flags: u8,
+    key_bytes: u8,
+    reader: &mut Reader<'_>,
+    head: &mut RecordHead,
+) -> Result<(), DecodeError> {
+    if flags & DUE != 0 {
+        head.due_us = Some(reader.u64()?);
+    }
+    if flags & EXPIRY != 0 {
+        head.expiry_us = Some(reader.u64()?);
+    }
+    if flags & PUBLISHER != 0 {
+        reader.take(16)?;
     }
     let (mut properties, mut headers) = (0, 0);
     if flags & PROPERTIES != 0 {

@@ -60,6 +60,12 @@ pub struct RecordHead {
     pub offset: Offset,
     /// The size of a message's payload in bytes; 0 for others.
     pub payload_bytes: u32,
+    /// The priority of a message; 0 for others.
+    pub priority: u8,
+    /// When a message is due, if it says so.
+    pub due_us: Option<u64>,
+    /// When a message expires, if it says so.
+    pub expiry_us: Option<u64>,
 }
 
 impl RecordHead {
@@ -75,10 +81,19 @@ impl RecordHead {
         let length = u32_of(record.len());
         let padded = u32_of(align_up(record.len(), RECORD_ALIGN));
         let kind = record.get(8).copied().unwrap_or_default();
-        let (route, offset, payload_bytes) = (RouteId(0), Offset(0), 0);
-        let mut head = Self { kind, length, padded, route, offset, payload_bytes };
+        let mut head = Self {
+            kind,
+            length,
+            padded,
+            route: RouteId(0),
+            offset: Offset(0),
+            payload_bytes: 0,
+            priority: 0,
+            due_us: None,
+            expiry_us: None,
+        };
         if kind == KIND_MESSAGE {
-            (head.route, head.offset, head.payload_bytes) = peek_message(record)?;
+            peek_message(record, &mut head)?;
         }
         Ok(head)
     }

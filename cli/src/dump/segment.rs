@@ -301,6 +301,7 @@ fn of_footer(footer: &Footer<'_>, at: u64, length: usize) -> Item {
         .with("routes", footer.routes())
         .with("controls", footer.controls())
         .with("dues", footer.dues())
+        .with("priorities", footer.has_priorities())
         .with("first_offset", footer.first_offset().0)
         .with("end_offset", footer.end_offset().0)
         .with("log_end", footer.log_end())

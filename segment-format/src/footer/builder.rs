@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::layout::{Counts, Sections, encode_trailer};
-use super::{FooterBatch, FooterLayout, ROUTE_DENSE};
+use super::{DUE_EXPIRY, FooterBatch, FooterLayout, ROUTE_DENSE};
 use crate::layout::{BLOCK_BYTES, FOOTER_HEAD_BYTES};
 use crate::number::{u32_of, u64_of, usize_of, usize_saturating};
 use crate::wire::SliceWriter;
@@ -24,7 +24,10 @@ pub struct FooterBuilder {
     places: HashMap<u32, u32, BuildHasherDefault<RouteHasher>>,
     /// The route of the last message: mostly that of the next, too.
     last_place: u32,
-    dues: Vec<(u64, u32)>,
+    /// Time, message, and whether it is that of its expiry.
+    dues: Vec<(u64, u32, bool)>,
+    /// Of each message, up to the last that has one; empty as long as none has.
+    priorities: Vec<u8>,
     controls: Vec<u32>,
     end_offset: Offset,
     times_us: Option<(u64, u64)>,
@@ -53,6 +56,7 @@ impl FooterBuilder {
             places: HashMap::default(),
             last_place: 0,
             dues: Vec::new(),
+            priorities: Vec::new(),
             controls: Vec::new(),
             end_offset: header.first_offset,
             times_us: None,
@@ -128,9 +132,24 @@ impl FooterBuilder {
         self.last_place
     }
 
-    /// Lists the due or expiry time of message number `message`, in microseconds since 1970.
+    /// Lists the due time of message number `message`, in microseconds since 1970.
     pub fn due(&mut self, time_us: u64, message: u32) {
-        self.dues.push((time_us, message));
+        self.dues.push((time_us, message, false));
+    }
+
+    /// Lists the expiry time of message number `message`, in microseconds since 1970.
+    pub fn expiry(&mut self, time_us: u64, message: u32) {
+        self.dues.push((time_us, message, true));
+    }
+
+    /// Says that the message listed last has this priority. One of which nothing is said has 0.
+    #[inline]
+    pub fn priority(&mut self, priority: u8) {
+        let last = self.positions.len().saturating_sub(1);
+        if priority > 0 && self.priorities.len() <= last {
+            self.priorities.resize(last, 0);
+            self.priorities.push(priority);
+        }
     }
 
     /// Lists a control record that starts at byte `position` of the file.
@@ -158,7 +177,8 @@ impl FooterBuilder {
     /// Returns an upper bound of the footer's size in bytes: a multiple of 4096.
     ///
     /// Due and expiry times come on top:
-    /// [`FOOTER_DUE_BYTES`](crate::layout::FOOTER_DUE_BYTES) each.
+    /// [`FOOTER_DUE_BYTES`](crate::layout::FOOTER_DUE_BYTES) each; and, if any message has a
+    /// priority, a byte for each message and at most eight to align them.
     pub fn projected_bytes(
         messages: usize,
         batches: usize,
@@ -174,6 +194,7 @@ impl FooterBuilder {
             listed: count(messages),
             controls: count(controls),
             dues: 0,
+            priorities: false,
         })
         .footer_bytes()
     }
@@ -234,6 +255,7 @@ impl FooterBuilder {
             listed: listed.fold(0, u32::saturating_add),
             controls: u32_of(self.controls.len()),
             dues: u32_of(self.dues.len()),
+            priorities: !self.priorities.is_empty(),
         }
     }
 
@@ -251,11 +273,12 @@ impl FooterBuilder {
         self.encode_routes(sections, footer);
         write_numbers(section(footer, sections.controls), &self.controls);
         let mut writer = section(footer, sections.dues);
-        for (time_us, message) in &self.dues {
+        for (time_us, message, expiry) in &self.dues {
             writer.u64(*time_us);
             writer.u32(*message);
-            writer.u32(0);
+            writer.u32(if *expiry { DUE_EXPIRY } else { 0 });
         }
+        section(footer, sections.priorities).bytes(&self.priorities);
     }
 
     /// Writes the routes in the order of their ids, and the lists of their messages.

@@ -1,6 +1,6 @@
 //! The check of a whole footer, done once before it is used.
 
-use super::{Footer, FooterBatch, ROUTE_DENSE, STRUCTURE};
+use super::{DUE_EXPIRY, Footer, FooterBatch, ROUTE_DENSE, STRUCTURE};
 use crate::DecodeError;
 use crate::layout::{BLOCK_BYTES, RECORD_ALIGN, SEGMENT_HEADER_BYTES};
 use crate::number::{u64_of, usize_of};
@@ -23,9 +23,11 @@ pub(super) fn check(footer: &Footer<'_>, footer_start: u64) -> Result<(), Decode
         least = u64::from(control).saturating_add(1);
     }
     let mut before = (0, 0);
-    for due in (0..footer.dues()).map(|k| footer.due(k)) {
+    for k in 0..footer.dues() {
+        let (due, kind) = (footer.due(k), footer.due_kind(k));
         let known = due.1 < footer.messages() && due >= before;
         require(known, "due", "increasing, of a message", due.0)?;
+        require(kind <= DUE_EXPIRY, "due kind", "due or expiry", kind.into())?;
         before = due;
     }
     Ok(())

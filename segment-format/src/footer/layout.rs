@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use super::check::check;
 use super::{
-    BATCH_ENTRY, DUE_ENTRY, FLAG_DENSE, Footer, NUMBER_ENTRY, ROUTE_ENTRY, STRUCTURE, TRAILER,
+    BATCH_ENTRY, DUE_ENTRY, FLAG_DENSE, FLAG_PRIORITIES, Footer, NUMBER_ENTRY, ROUTE_ENTRY,
+    STRUCTURE, TRAILER,
 };
 use crate::checksum::{checksum, seed_file};
 use crate::layout::{
@@ -28,6 +29,8 @@ pub(super) struct Counts {
     pub(super) listed: u32,
     pub(super) controls: u32,
     pub(super) dues: u32,
+    /// Whether priorities are stored.
+    pub(super) priorities: bool,
 }
 
 /// Where the sections start, counted from the start of the footer.
@@ -40,6 +43,7 @@ pub(super) struct Sections {
     pub(super) lists: usize,
     pub(super) controls: usize,
     pub(super) dues: usize,
+    pub(super) priorities: usize,
     pub(super) end: usize,
 }
 
@@ -55,6 +59,7 @@ impl Sections {
             start
         };
         let deltas = if counts.dense { 0 } else { counts.messages };
+        let priorities = if counts.priorities { counts.messages } else { 0 };
         Self {
             batches: section(counts.batches, BATCH_ENTRY),
             positions: section(counts.messages, NUMBER_ENTRY),
@@ -63,6 +68,7 @@ impl Sections {
             lists: section(counts.listed, NUMBER_ENTRY),
             controls: section(counts.controls, NUMBER_ENTRY),
             dues: section(counts.dues, DUE_ENTRY),
+            priorities: section(priorities, 1),
             end: section(0, 1),
         }
     }
@@ -113,7 +119,8 @@ impl FooterLayout {
         writer.bytes(&header.store.0);
         writer.u64(header.segment.0);
         writer.u32(header.generation);
-        writer.u32(if self.counts.dense { FLAG_DENSE } else { 0 });
+        let dense = if self.counts.dense { FLAG_DENSE } else { 0 };
+        writer.u32(dense | if self.counts.priorities { FLAG_PRIORITIES } else { 0 });
         writer.u32(self.counts.batches);
         writer.u32(self.counts.messages);
         writer.u32(self.counts.routes);
@@ -142,11 +149,12 @@ impl FooterLayout {
         same(&reader, 12, "segment", header.segment.0, segment)?;
         same(&reader, 4, "generation", header.generation.into(), generation.into())?;
         let flags = reader.u32()?;
-        if flags & !FLAG_DENSE != 0 {
+        if flags & !(FLAG_DENSE | FLAG_PRIORITIES) != 0 {
             return Err(reader.field(4, "flags", "known flags only", flags.into()));
         }
         let counts = Counts {
             dense: flags & FLAG_DENSE != 0,
+            priorities: flags & FLAG_PRIORITIES != 0,
             batches: reader.u32()?,
             messages: reader.u32()?,
             routes: reader.u32()?,

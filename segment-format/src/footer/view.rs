@@ -2,7 +2,8 @@
 
 use super::layout::FooterLayout;
 use super::{
-    BATCH_ENTRY, DUE_ENTRY, FooterBatch, NUMBER_ENTRY, ROUTE_DENSE, ROUTE_ENTRY, RouteSummary,
+    BATCH_ENTRY, DUE_ENTRY, DUE_EXPIRY, FooterBatch, NUMBER_ENTRY, ROUTE_DENSE, ROUTE_ENTRY,
+    RouteSummary,
 };
 use crate::number::usize_of;
 use crate::wire::{u32_at, u64_at};
@@ -198,6 +199,33 @@ impl<'a> Footer<'a> {
         (self.u64(at), self.u32(at.saturating_add(8)))
     }
 
+    /// Whether time `k` is that of an expiry.
+    #[inline]
+    pub fn is_expiry(&self, k: u32) -> bool {
+        k < self.dues() && self.due_kind(k) == DUE_EXPIRY
+    }
+
+    /// How many of the due and expiry times are `time_us` or earlier.
+    pub fn dues_until(&self, time_us: u64) -> u32 {
+        partition_point(self.dues(), |k| self.due(k).0 <= time_us)
+    }
+
+    /// Whether a message has a priority other than 0.
+    #[inline]
+    pub fn has_priorities(&self) -> bool {
+        self.layout.counts.priorities
+    }
+
+    /// The priority of message `i`.
+    #[inline]
+    pub fn priority_of(&self, i: u32) -> u8 {
+        if !self.has_priorities() || i >= self.messages() {
+            return 0;
+        }
+        let at = entry(self.layout.sections.priorities, i, 1);
+        self.bytes.get(at).copied().unwrap_or(0)
+    }
+
     /// The earliest time of a message, in microseconds since 1970; 0 if there is no message.
     pub fn min_time_us(&self) -> u64 {
         self.layout.min_time_us
@@ -221,6 +249,12 @@ impl<'a> Footer<'a> {
     /// The checksum of the last batch, which the first of the next segment repeats.
     pub fn checksum(&self) -> u32 {
         self.layout.checksum
+    }
+
+    /// What entry `k` of the dues says beside time and message.
+    #[inline]
+    pub(super) fn due_kind(&self, k: u32) -> u32 {
+        self.u32(entry(self.layout.sections.dues, k, DUE_ENTRY).saturating_add(12))
     }
 
     /// The summary of route `k`, where its list starts, and its flags.

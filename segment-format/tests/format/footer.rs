@@ -12,19 +12,21 @@ struct Message {
     route: u32,
     payload_bytes: u32,
     time_us: u64,
+    priority: u8,
 }
 
 fn messages() -> impl Strategy<Value = Vec<Message>> {
     let gap = prop_oneof![9 => Just(0_u64), 1 => 0..1000_u64];
-    let message = (gap, 1..20_u32, 0..6_u32, 0..1000_u32, any::<u64>());
+    let priority = prop_oneof![9 => Just(0_u8), 1 => any::<u8>()];
+    let message = (gap, 1..20_u32, 0..6_u32, 0..1000_u32, any::<u64>(), priority);
     let routes = prop_oneof![Just(1_u32), Just(6_u32)];
     (proptest::collection::vec(message, 0..200), any::<bool>(), routes).prop_map(
         |(list, dense, routes)| {
             let (mut offset, mut position) = (1000, 4096 + 128);
-            let build = |(gap, size, route, payload_bytes, time_us)| {
+            let build = |(gap, size, route, payload_bytes, time_us, priority)| {
                 offset += if dense { 0 } else { gap };
-                let message =
-                    Message { offset, position, route: route % routes, payload_bytes, time_us };
+                let route = route % routes;
+                let message = Message { offset, position, route, payload_bytes, time_us, priority };
                 offset += 1;
                 position += size * 8;
                 message
@@ -40,7 +42,10 @@ proptest! {
     #[test]
     fn it_answers_as_a_list_of_the_messages_would(
         list in messages(),
-        mut dues in proptest::collection::vec((any::<u64>(), any::<prop::sample::Index>()), 0..20),
+        mut dues in proptest::collection::vec(
+            (any::<u64>(), any::<prop::sample::Index>(), any::<bool>()),
+            0..20,
+        ),
         file_bytes in prop_oneof![Just(0), Just(1 << 20)],
     ) {
         let header = SegmentHeader { file_bytes, ..samples::segment_header() };
@@ -50,14 +55,19 @@ proptest! {
         builder.batch(4096, total.max(4096), 0, BatchNumber(500));
         for m in &list {
             builder.message(Offset(m.offset), m.position, RouteId(m.route), m.payload_bytes, m.time_us);
+            builder.priority(m.priority);
         }
         if list.is_empty() {
             dues.clear();
         }
         let mut dues: Vec<_> =
-            dues.into_iter().map(|(time, i)| (time, i.index(list.len()) as u32)).collect();
-        for (time, message) in &dues {
-            builder.due(*time, *message);
+            dues.into_iter().map(|(time, i, kind)| (time, i.index(list.len()) as u32, kind)).collect();
+        for (time, message, expiry) in &dues {
+            if *expiry {
+                builder.expiry(*time, *message);
+            } else {
+                builder.due(*time, *message);
+            }
         }
         dues.sort_unstable();
         let log_end = u64::from(total.max(4096)) + 4096;
@@ -68,7 +78,8 @@ proptest! {
         prop_assert_eq!(start + size as u64, file_bytes.max(log_end + size as u64));
         let routes: std::collections::BTreeSet<u32> = list.iter().map(|m| m.route).collect();
         let bound = FooterBuilder::projected_bytes(list.len(), 1, 0, routes.len());
-        prop_assert!(size <= align_up(bound + dues.len() * FOOTER_DUE_BYTES, BLOCK_BYTES));
+        let more = dues.len() * FOOTER_DUE_BYTES + list.len() + 8;
+        prop_assert!(size <= align_up(bound + more, BLOCK_BYTES));
         let file_end = start + size as u64;
         let range = Footer::locate(&bytes, file_end, header.store, header.segment);
         prop_assert_eq!(range, Ok(start..file_end));
@@ -76,7 +87,13 @@ proptest! {
         let layout = Footer::parse(&bytes, &header).unwrap();
         let footer = layout.view(&bytes);
         compare(&footer, &list, &routes);
-        prop_assert_eq!((0..footer.dues()).map(|k| footer.due(k)).collect::<Vec<_>>(), dues);
+        let entry = |k| (footer.due(k).0, footer.due(k).1, footer.is_expiry(k));
+        prop_assert_eq!((0..footer.dues()).map(entry).collect::<Vec<_>>(), &*dues);
+        for time in dues.iter().map(|due| due.0).chain([0, 1 << 63, u64::MAX]) {
+            let until = dues.iter().filter(|due| due.0 <= time).count();
+            prop_assert_eq!(footer.dues_until(time) as usize, until);
+        }
+        prop_assert_eq!(footer.has_priorities(), list.iter().any(|m| m.priority > 0));
         prop_assert_eq!((footer.log_end(), footer.checksum()), (log_end, 77));
     }
 }
@@ -89,6 +106,7 @@ fn compare(footer: &Footer<'_>, list: &[Message], routes: &std::collections::BTr
     for (i, message) in (0..).zip(list) {
         assert_eq!(footer.offset_of(i), Offset(message.offset));
         assert_eq!(footer.position_of(i), message.position);
+        assert_eq!(footer.priority_of(i), message.priority);
         assert_eq!(footer.index_of(Offset(message.offset)), Some(i));
         assert_eq!(footer.lower_bound(Offset(message.offset)), i);
         let after = list.iter().position(|other| other.offset > message.offset);

@@ -31,6 +31,7 @@ fn cases() -> Vec<Case> {
         ("footer_dense", samples::footer(false), footer_again),
         ("footer_with_gaps", samples::footer(true), footer_again),
         ("footer_of_one_route", samples::footer_of_one_route(), footer_again),
+        ("footer_of_times_and_priorities", samples::footer_of_times_and_priorities(), footer_again),
         ("sealed_segment", samples::sealed_segment(), segment_again),
         ("checkpoint", samples::checkpoint().encode(), checkpoint_again),
         (
@@ -152,10 +153,16 @@ fn footer_of(bytes: &[u8], header: &SegmentHeader) -> Vec<u8> {
             payload_bytes,
             time,
         );
+        builder.priority(footer.priority_of(i));
     }
     (0..footer.controls()).for_each(|k| builder.control(footer.control(k)));
-    for (time, message) in (0..footer.dues()).map(|k| footer.due(k)) {
-        builder.due(time, message);
+    for k in 0..footer.dues() {
+        let (time, message) = footer.due(k);
+        if footer.is_expiry(k) {
+            builder.expiry(time, message);
+        } else {
+            builder.due(time, message);
+        }
     }
     builder.end(footer.log_end(), footer.last_batch(), footer.checksum());
     builder.cover_to(footer.end_offset());

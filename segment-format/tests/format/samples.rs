@@ -202,6 +202,23 @@ pub(crate) fn footer(gaps: bool) -> Vec<u8> {
     builder.encode()
 }
 
+/// A footer of messages with due times, expiry times and priorities.
+pub(crate) fn footer_of_times_and_priorities() -> Vec<u8> {
+    let mut builder = FooterBuilder::new(&segment_header());
+    builder.batch(4096, 4096, 0, BatchNumber(500));
+    for i in 0..7_u32 {
+        let position = 4096 + 128 + 64 * i;
+        builder.message(Offset(1000 + u64::from(i)), position, RouteId(3), 10, TIME_US);
+        builder.priority([0, 4, 0, 9, 255, 0, 0][i as usize]);
+    }
+    builder.due(TIME_US + 60, 3);
+    builder.expiry(TIME_US + 50, 5);
+    builder.expiry(TIME_US + 70, 3);
+    builder.due(TIME_US + 50, 6);
+    builder.end(8192, BatchNumber(500), 0x1234_5678);
+    builder.encode()
+}
+
 /// A footer in which every message has the same route.
 pub(crate) fn footer_of_one_route() -> Vec<u8> {
     let mut builder = FooterBuilder::new(&segment_header());
