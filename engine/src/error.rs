@@ -8,6 +8,7 @@ use std::{
     fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use fanlog_segment_format::{DecodeError, Offset};
@@ -235,6 +236,14 @@ pub enum Error {
         /// The routing key.
         routing_key: String,
     },
+    /// A date or a delay that no clock of 64 bits of microseconds reaches; nothing was stored.
+    #[error("{what}: {asked:?} lead beyond the end of time, 584,542 years after 1970")]
+    BeyondTime {
+        /// `"due time"`.
+        what: &'static str,
+        /// The delay, or the date as time since 1970.
+        asked: Duration,
+    },
     /// Over a size limit; nothing was written.
     #[error("{what} has {found} bytes, the limit is {limit}")]
     TooLarge {
@@ -359,7 +368,8 @@ impl Error {
             Self::Name { .. }
             | Self::Setting { .. }
             | Self::Argument { .. }
-            | Self::Refused { .. } => ErrorKind::Usage,
+            | Self::Refused { .. }
+            | Self::BeyondTime { .. } => ErrorKind::Usage,
             Self::NotFound { .. }
             | Self::UnknownTag { .. }
             | Self::PublisherEvicted { .. }

@@ -54,10 +54,13 @@ pub struct QueueView {
     pub messages: u64,
     /// Their payload bytes.
     pub bytes: u64,
-    /// Of the messages, those that no consumer has.
+    /// Of the messages, those that no consumer has; `delayed` ones are among them.
     pub ready: u64,
     /// Their payload bytes.
     pub ready_bytes: u64,
+    /// Of the messages, those that the queue has come to and passed by because they are not due
+    /// yet. It comes to messages as far as consumers want any: without one it is 0.
+    pub delayed: u64,
     /// Of the messages, those in somebody's hands or inbox.
     pub unacked: u64,
     /// Their payload bytes.
@@ -126,9 +129,9 @@ pub(crate) fn queue(core: &Core, name: &str) -> Result<Arc<Queue>> {
 pub(crate) fn queue_view(core: &Core, queue: &Queue) -> QueueView {
     let depth = core.ledger().depth(queue);
     let dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
-    let (unacked, consumers) = dispatch
+    let (unacked, delayed, consumers) = dispatch
         .get()
-        .map(|dispatch| (dispatch.unacked(), dispatch.consumers()))
+        .map(|dispatch| (dispatch.unacked(), dispatch.delayed(), dispatch.consumers()))
         .unwrap_or_default();
     drop(dispatch);
     let unwritten = queue.unwritten();
@@ -143,6 +146,7 @@ pub(crate) fn queue_view(core: &Core, queue: &Queue) -> QueueView {
         ready_bytes: if ready.messages == 0 { 0 } else { ready.bytes },
         unacked: unacked.messages,
         unacked_bytes: unacked.bytes,
+        delayed,
         consumers,
         oldest_age: None,
         ack_floor: state.floor(),
@@ -154,7 +158,7 @@ pub(crate) fn queue_view(core: &Core, queue: &Queue) -> QueueView {
 pub(crate) fn queue_view_with_age(core: &Core, queue: &Queue) -> QueueView {
     let mut view = queue_view(core, queue);
     if view.messages > 0 {
-        let oldest = Reader::new(queue).peek(core, queue).ok().flatten();
+        let oldest = Reader::of_all(queue).peek(core, queue).ok().flatten();
         view.oldest_age = oldest.and_then(|oldest| pins::age_of(core, oldest));
     }
     view

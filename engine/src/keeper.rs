@@ -1,4 +1,5 @@
-//! The background: seals full segments, keeps files ready, writes checkpoints, reclaims.
+//! The background: seals full segments, keeps files ready, writes checkpoints, reclaims, and wakes
+//! consumers for messages that fall due.
 //!
 //! One thread, or a test that steps. In: full segments, time. Out: footers, free files,
 //! checkpoints. It never holds up a publisher: what it has not done yet only costs memory or time.
@@ -193,6 +194,7 @@ pub(crate) enum Did {
 ///
 /// [`Error::Io`]. Where space ran out the work waits; anything else poisons the engine.
 pub(crate) fn step(core: &Core) -> Result<Did> {
+    core.alarms.ring(core);
     let _only = core.keeper.hold_still();
     let pieces: [fn(&Core) -> Result<Did>; 6] =
         [seal_full, give_back, write_checkpoint, go_on, keep_limits, prepare];
@@ -324,7 +326,9 @@ pub(crate) fn run_keeper(core: &Arc<Core>) {
             Did::Nothing => {
                 let round = core.limits.next_round();
                 let round = round.map(|due| due.saturating_sub(core.clock.now()));
-                core.keeper.sleep(round.unwrap_or(LOOK_AFTER).min(LOOK_AFTER));
+                let alarm = core.alarms.left(core);
+                let next = round.into_iter().chain(alarm).min().unwrap_or(LOOK_AFTER);
+                core.keeper.sleep(next.min(LOOK_AFTER));
             }
         }
     }

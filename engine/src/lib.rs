@@ -65,7 +65,7 @@ pub use crate::{
     inspect::{BindingView, ExchangeView, QueueView, SegmentInfo, TopologyView},
     lifetime::ExclusiveQueue,
     log::view::Damage,
-    message::Message,
+    message::{Due, Message},
     named::NamedPublisher,
     pins::{Pin, Pins, SegmentPins},
     publish::{Confirm, Publisher, Ticket},

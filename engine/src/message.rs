@@ -1,7 +1,21 @@
 //! What a publisher sends.
 
+use std::time::{Duration, SystemTime};
+
 use crate::{Durability, Error, Result, route::check_key};
 use fanlog_segment_format::layout::{HEADERS_BYTES_MAX, PROPERTIES_BYTES_MAX};
+
+/// When a message may be delivered at the earliest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Due {
+    /// At once.
+    #[default]
+    Now,
+    /// At that date, by the clock of the machine that delivers it; at once if it is past.
+    At(SystemTime),
+    /// So long after it was published.
+    After(Duration),
+}
 
 /// A message to be published. Borrows everything: the engine copies it once, into the batch.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +34,10 @@ pub struct Message<'a> {
     pub priority: u8,
     /// How far its confirm reaches. Default [`Durability::Synced`].
     pub durability: Durability,
+    /// When it may be delivered. Default [`Due::Now`]. Until then it is stored, confirmed and
+    /// counted like any other; then it is delivered at its original place, before what was
+    /// published after it.
+    pub due: Due,
 }
 
 impl<'a> Message<'a> {
@@ -33,7 +51,18 @@ impl<'a> Message<'a> {
             headers: &[],
             priority: 0,
             durability: Durability::Synced,
+            due: Due::Now,
         }
+    }
+
+    /// The same, not to be delivered before that date.
+    pub fn due_at(self, date: SystemTime) -> Self {
+        Self { due: Due::At(date), ..self }
+    }
+
+    /// The same, not to be delivered before so much time has passed since it was published.
+    pub fn delay(self, delay: Duration) -> Self {
+        Self { due: Due::After(delay), ..self }
     }
 
     /// The same, confirmed once the kernel has it.
@@ -51,7 +80,30 @@ impl<'a> Message<'a> {
         Self { headers, ..self }
     }
 
-    pub(crate) fn validate(&self, message_bytes_max: usize) -> Result<()> {
+    /// When it is due, if that is later than `now_us`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BeyondTime`].
+    pub(crate) fn due_us(&self, now_us: u64) -> Result<Option<u64>> {
+        let beyond = |asked| Error::BeyondTime { what: "due time", asked };
+        let due_us = match self.due {
+            Due::Now => return Ok(None),
+            Due::At(date) => {
+                // A date before 1970 is past.
+                let since_1970 = date.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+                u64::try_from(since_1970.as_micros()).map_err(|_| beyond(since_1970))?
+            }
+            Due::After(delay) => {
+                let delay_us = u64::try_from(delay.as_micros()).ok();
+                delay_us.and_then(|us| now_us.checked_add(us)).ok_or_else(|| beyond(delay))?
+            }
+        };
+        Ok((due_us > now_us).then_some(due_us))
+    }
+
+    pub(crate) fn validate(&self, message_bytes_max: usize, now_us: u64) -> Result<()> {
+        self.due_us(now_us)?;
         check_key(self.routing_key)?;
         within("message", self.payload.len(), message_bytes_max)?;
         within("properties", self.properties.len(), PROPERTIES_BYTES_MAX)?;

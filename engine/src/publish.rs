@@ -18,7 +18,7 @@ use fanlog_segment_format::{
 
 use crate::{
     Durability, Error, Message, Result,
-    append::{Appender, COPY_OUTSIDE_MIN, Need, SEQUENCE_BYTES, arena::Loan},
+    append::{Appender, COPY_OUTSIDE_MIN, Extras, Need, SEQUENCE_BYTES, arena::Loan},
     core::Core,
     message::within,
     named::Known,
@@ -85,6 +85,7 @@ impl Publisher {
     /// - [`Error::NotFound`]: no such exchange.
     /// - [`Error::Unroutable`]: no queue is bound for the key.
     /// - [`Error::TooLarge`], [`Error::Name`]: over a limit.
+    /// - [`Error::BeyondTime`]: a delay beyond the end of time.
     /// - [`Error::Full`], [`Error::OutOfSpace`]: only with `WhenFull::Fail`.
     /// - [`Error::Poisoned`], [`Error::Closed`], [`Error::ReadOnly`].
     ///
@@ -195,11 +196,12 @@ impl Publisher {
     pub(crate) fn admit(&self, message: &Message<'_>) -> Result<(usize, usize)> {
         let core = &*self.shared.core;
         core.check_writable()?;
-        message.validate(core.config.message_bytes_max)?;
+        let time_us = core.clock.wall_us();
+        message.validate(core.config.message_bytes_max, time_us)?;
         let routed = Routes::One(self.route(message)?);
         let messages = std::slice::from_ref(message);
         let epoch = core.epoch;
-        let records = Records { messages, routed: &routed, whole: ALONE, time_us: 0, epoch };
+        let records = Records { messages, routed: &routed, whole: ALONE, time_us, epoch };
         Ok((records.need().bytes, core.config.batch_bytes_max()))
     }
 
@@ -220,10 +222,10 @@ impl Publisher {
     ) -> Result<(Placed, bool)> {
         let core = &*self.shared.core;
         core.check_writable()?;
-        for message in messages {
-            message.validate(core.config.message_bytes_max)?;
-        }
         let time_us = core.clock.wall_us();
+        for message in messages {
+            message.validate(core.config.message_bytes_max, time_us)?;
+        }
         let epoch = core.epoch;
         loop {
             let (routed, version) = self.route_all(messages)?;
@@ -356,7 +358,7 @@ impl<'a> Records<'a> {
                 Durability::Synced => DurabilityMode::Synced,
                 Durability::Buffered => DurabilityMode::Buffered,
             },
-            due_us: None,
+            due_us: message.due_us(self.time_us).unwrap_or_default(),
             expiry_us: None,
             publisher: self.whole.numbered.map(|(known, sequence)| (known.id.0.into(), sequence)),
             groups: None,
@@ -406,6 +408,10 @@ impl<'a> Records<'a> {
             let payload = record.payload;
             let sync = record.mode == DurabilityMode::Synced;
             record.offset = state.place(sync);
+            if record.priority > 0 || record.due_us.is_some() {
+                let times = usize::from(record.due_us.is_some());
+                state.note_extras(Extras { times, prioritised: record.priority > 0 });
+            }
             payload_bytes += payload.len() as u64;
             let padded = align_up(record.encoded_bytes(), RECORD_ALIGN);
             if payload.len() < COPY_OUTSIDE_MIN {

@@ -21,7 +21,7 @@ use crate::{
     Consumer, Delivery, DeliveryBatch, DeliveryTag, Durability, Error, Message, Result, Ticket,
     core::Core,
     deliver::{Claim, ConsumerShared, Reserved},
-    message::within,
+    message::{Due, within},
     pending::PendingAcks,
     publish::Publisher,
     queue::{NO_PLACE, Place},
@@ -73,6 +73,7 @@ struct Copied {
     headers: usize,
     priority: u8,
     durability: Durability,
+    due: Due,
 }
 
 impl fmt::Debug for Transaction {
@@ -105,7 +106,7 @@ impl Transaction {
     /// Adds a copy of a message. It is routed when the transaction is committed, as the topology is
     /// then; here it is only seen whether it could be.
     ///
-    /// Whatever its [`Durability`], it is durable when the commit is.
+    /// Whatever its [`Durability`], it is durable when the commit is. A delay begins with the commit.
     ///
     /// # Errors
     ///
@@ -121,7 +122,7 @@ impl Transaction {
         within("transaction", record_bytes, limit)?;
         self.record_bytes = record_bytes;
         let Message { exchange, routing_key, payload, properties, headers, .. } = *message;
-        let Message { priority, durability, .. } = *message;
+        let Message { priority, durability, due, .. } = *message;
         self.messages.push(Copied {
             start: self.bytes.len(),
             exchange: exchange.len(),
@@ -131,6 +132,7 @@ impl Transaction {
             headers: headers.len(),
             priority,
             durability,
+            due,
         });
         for part in [exchange.as_bytes(), routing_key.as_bytes(), payload, properties, headers] {
             self.bytes.extend_from_slice(part);
@@ -305,6 +307,7 @@ impl Copied {
             headers: next(self.headers),
             priority: self.priority,
             durability: self.durability,
+            due: self.due,
         }
     }
 }

@@ -105,7 +105,7 @@ fn cut_everywhere(remains: &Remains, image: &MemoryStorage) -> Result<u64, Strin
         for (mode, chance) in IMAGES {
             let place = || format!("cut at {cut} ({operation:?}), image {mode:?} {chance}");
             let again = disk.crash_image(chance, mode);
-            let world =
+            let mut world =
                 open_around(remains, &again).map_err(|stop| format!("{}: {stop:?}", place()))?;
             let found = again_shown(&world, remains)
                 .map_err(|problem| format!("{}: {problem}", place()))?;
@@ -113,6 +113,7 @@ fn cut_everywhere(remains: &Remains, image: &MemoryStorage) -> Result<u64, Strin
                 return Err(format!("{}: {found:?}, expected was {expected:?}", place()));
             }
             if chance == 1 {
+                world.let_all_fall_due();
                 around::use_up(world.engine(), &remains.model, &found)
                     .map_err(|problem| format!("{}: {problem}", place()))?;
             }

@@ -14,6 +14,7 @@ mod cancel;
 mod close;
 mod counts;
 mod damage;
+mod delayed;
 mod deliver;
 mod exclusive;
 mod faults;

@@ -1,4 +1,5 @@
-//! Many queues on one exchange: what each takes of memory, and what declaring the n-th costs.
+//! Many queues on one exchange: what each takes of memory, and what declaring the n-th costs. Many
+//! messages that wait for their time.
 //!
 //! Memory and work are counted by the allocator of this process, not timed: the figures are the
 //! same on a busy machine. One test runs at a time, as they share the counters.
@@ -7,4 +8,5 @@
 #![expect(clippy::print_stdout, reason = "a test says what it counted")]
 
 mod counted;
+mod delayed;
 mod queues;

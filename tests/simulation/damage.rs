@@ -82,6 +82,7 @@ fn judge_around(remains: &Remains, disk: &MemoryStorage, tally: &mut Tally) -> R
     tally.quarantined += u64::from(!engine.recovery().gaps.is_empty());
     let found = around::compare(&engine, &remains.model)?;
     tally.missing += found.missing;
+    world.let_all_fall_due();
     around::use_up(&engine, &remains.model, &found.shown)?;
     engine.close(Duration::from_secs(10)).map_err(|error| format!("close: {error}"))?;
     drop(engine);

@@ -76,12 +76,15 @@ fn what_the_model_holds_is_what_the_engine_delivers() {
     assert!(total.transactions > seeds, "{total:?}");
     assert!(total.purges > seeds / 2 && total.backups > seeds / 4, "{total:?}");
     assert!(total.rewritten > seeds / 4 && total.merged > seeds / 8, "{total:?}");
+    assert!(total.delayed > seeds && total.waited_for_due > seeds, "{total:?}");
     assert!(total.recycled > seeds && total.redelivered > seeds, "{total:?}");
 }
 
 fn add(total: &mut Counts, one: &Counts) {
     total.published += one.published;
     total.received += one.received;
+    total.delayed += one.delayed;
+    total.waited_for_due += one.waited_for_due;
     total.redelivered += one.redelivered;
     total.topology_changes += one.topology_changes;
     total.checkpoints += one.checkpoints;

@@ -40,6 +40,10 @@ pub struct Sent {
     pub bytes: usize,
     /// Confirmed once the kernel has it.
     pub buffered: bool,
+    /// Not to come before: microseconds since 1970; 0 if it may come at once.
+    pub due_us: u64,
+    /// That date was shown since.
+    pub fell_due: bool,
     /// What became of it.
     pub fate: Fate,
     /// The queues that it was routed to.
@@ -209,6 +213,8 @@ impl Model {
             key: key.into(),
             bytes,
             buffered,
+            due_us: 0,
+            fell_due: true,
             fate: Fate::Lost,
             queues,
         });
@@ -259,6 +265,25 @@ impl Model {
             Fate::Pending | Fate::Lost => u64::MAX,
         });
         ids
+    }
+
+    /// Takes note of a date that the clock shows.
+    pub fn shown(&mut self, wall_us: u64) {
+        for sent in &mut self.sent {
+            sent.fell_due |= sent.due_us <= wall_us;
+        }
+    }
+
+    /// The store was opened at a date. Was it set back since a message fell due and was handed out,
+    /// the engine takes it for one that was not, unless its count was recorded.
+    pub fn opened_at(&mut self, wall_us: u64) {
+        for queue in &mut self.queues {
+            for (id, entry) in &mut queue.entries {
+                if self.sent[*id].due_us > wall_us {
+                    entry.handed_out &= entry.times.recorded > 0;
+                }
+            }
+        }
     }
 
     /// The payload of a message.

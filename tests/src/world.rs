@@ -16,7 +16,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanlog::clock::ManualClock;
+use fanlog::clock::{Clock, ManualClock};
 use fanlog::storage::{FaultRule, FaultStorage, MemoryStorage, Storage};
 use fanlog::{Ack, BackupFiles, Config, Engine, ExchangeKind, OnDamage, Ticket};
 
@@ -45,6 +45,8 @@ pub struct Counts {
     pub published: u64,
     pub batches: u64,
     pub buffered: u64,
+    pub delayed: u64,
+    pub waited_for_due: u64,
     pub received: u64,
     pub redelivered: u64,
     pub acks_waited: u64,
@@ -193,6 +195,7 @@ impl World {
             return Err(Stop::Problem(format!("epoch {epoch} after {}", self.model.epoch)));
         }
         self.model.epoch = epoch;
+        self.model.opened_at(self.clock.wall_us());
         Ok(())
     }
 
@@ -350,9 +353,10 @@ impl World {
         };
         self.clock.advance(Duration::from_millis(by));
         if self.random.chance(3) {
-            // The date may jump; nothing depends on it.
+            // The date may jump; nothing but due times depends on it.
             self.clock.set_wall_us(self.random.draw() >> 13);
         }
+        self.model.shown(self.clock.wall_us());
         self.note(|| format!("advance {by}"));
         self.step()
     }

@@ -21,7 +21,7 @@ use event_listener::Event;
 use fanlog_segment_format::{BatchNumber, Offset};
 
 use self::arena::ArenaPool;
-pub(crate) use self::state::{Appender, SEQUENCE_BYTES, Taken};
+pub(crate) use self::state::{Appender, Extras, SEQUENCE_BYTES, Taken};
 use crate::{Error, Result, config::WhenFull};
 
 /// Arenas are this large: one huge page, so that filling them misses fewer translations.

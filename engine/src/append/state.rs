@@ -15,7 +15,7 @@ use super::{
     ACK_ROOM, BATCH_ROOM_MIN, GATE_BYTES, Need,
     arena::{ArenaPool, Loan, Region},
 };
-use crate::Error;
+use crate::{Error, log::index::BatchIndex};
 
 /// Bytes of the record that says how far a named publisher got.
 pub(crate) const SEQUENCE_BYTES: usize = 32;
@@ -33,6 +33,27 @@ pub(crate) struct Taken {
     pub(crate) sync: bool,
     /// Bytes of control records, acks included once they are in.
     pub(crate) control_bytes: usize,
+    pub(crate) extras: Extras,
+}
+
+/// What messages add to a footer beside themselves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Extras {
+    /// Due and expiry times.
+    pub(crate) times: usize,
+    /// Whether one has a priority.
+    pub(crate) prioritised: bool,
+}
+
+impl Extras {
+    pub(crate) fn of(batch: &BatchIndex) -> Self {
+        Self { times: batch.dues().len(), prioritised: batch.has_priorities() }
+    }
+
+    pub(crate) fn plus(self, other: Self) -> Self {
+        let prioritised = self.prioritised || other.prioritised;
+        Self { times: self.times + other.times, prioritised }
+    }
 }
 
 impl Taken {
@@ -58,6 +79,7 @@ struct OpenBatch {
     ack_room: usize,
     /// How far named publishers got in it, and when: written at its end.
     sequences: BTreeMap<PublisherId, (u64, u64)>,
+    extras: Extras,
     /// `None` until something is placed.
     region: Option<Region>,
 }
@@ -72,6 +94,7 @@ impl OpenBatch {
             control_bytes: 0,
             ack_room: ACK_ROOM,
             sequences: BTreeMap::new(),
+            extras: Extras::default(),
             region: None,
         }
     }
@@ -294,6 +317,11 @@ impl Appender {
         offset
     }
 
+    /// Takes note of what the message placed last adds to a footer.
+    pub(crate) fn note_extras(&mut self, extras: Extras) {
+        self.open.extras = self.open.extras.plus(extras);
+    }
+
     /// The open batch's bytes, to write a record of `bytes` at once.
     pub(crate) fn extend(&mut self, bytes: usize) -> &mut [u8] {
         self.unconfirmed += bytes;
@@ -393,6 +421,7 @@ impl Appender {
             region,
             sync: self.open.sync,
             control_bytes: self.open.control_bytes,
+            extras: self.open.extras,
         };
         self.open = OpenBatch::new(BatchNumber(self.open.number.0 + 1), self.next_offset);
         Some(taken)

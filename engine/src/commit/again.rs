@@ -23,7 +23,7 @@ use fanlog_segment_format::{
 use super::{FooterLoad, Held, InFlight, Pipeline, Write};
 use crate::{
     Error,
-    append::{Taken, arena::ArenaPool},
+    append::{Extras, Taken, arena::ArenaPool},
     config::WhenFull,
     core::Core,
     error::FileOp,
@@ -157,6 +157,7 @@ impl InFlight {
             placed: self.placed,
             sync: self.sync,
             control_bytes: self.control_bytes,
+            extras: Extras::of(index),
         };
         Held { taken, acks: self.acks, sync: self.sync }
     }

@@ -40,13 +40,13 @@ pub(crate) use self::{
 };
 use crate::{
     Error, Result,
-    append::{Taken, arena::Frozen},
+    append::{Extras, Taken, arena::Frozen},
     core::Core,
     error::FileOp,
     ledger::Effects,
     log::{
         batch::{Batch, seal_records},
-        index::IndexBuilder,
+        index::{BatchIndex, IndexBuilder},
         segment::Segment,
     },
     storage::{StorageFile, WriteSync},
@@ -100,6 +100,7 @@ struct FooterLoad {
     batches: usize,
     controls: usize,
     routes: HashSet<RouteId>,
+    extras: Extras,
 }
 
 /// State under the pipeline lock.
@@ -219,17 +220,17 @@ impl FooterLoad {
     fn of(segment: &Segment) -> Self {
         let mut load = Self::default();
         for batch in segment.batches() {
-            let routes = batch.routes().iter().map(|count| count.route);
-            load.add(batch.messages(), batch.controls.len(), routes);
+            load.add(&batch);
         }
         load
     }
 
-    fn add(&mut self, messages: u32, controls: usize, routes: impl Iterator<Item = RouteId>) {
-        self.messages += messages as usize;
+    fn add(&mut self, batch: &BatchIndex) {
+        self.messages += batch.messages() as usize;
         self.batches += 1;
-        self.controls += controls;
-        self.routes.extend(routes);
+        self.controls += batch.controls.len();
+        self.routes.extend(batch.routes().iter().map(|count| count.route));
+        self.extras = self.extras.plus(Extras::of(batch));
     }
 }
 
@@ -381,7 +382,7 @@ impl Pipeline {
             flags: 0,
         };
         let checksum = seal_batch(&header, bytes);
-        self.load.add(taken.messages, index.controls.len(), index.routes().iter().map(|c| c.route));
+        self.load.add(&index);
         let frozen: Frozen = taken.region.freeze();
         let position = self.position;
         let batch = Arc::new(Batch::appended(Arc::new(index), frozen, core.store));

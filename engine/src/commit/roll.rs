@@ -6,7 +6,10 @@ use fanlog_segment_format::{
     LogPosition, Offset, SegmentId,
     footer::FooterBuilder,
     header::SegmentHeader,
-    layout::{BLOCK_BYTES, RECORD_PREFIX_BYTES, SEGMENT_HEADER_BYTES, align_up},
+    layout::{
+        BLOCK_BYTES, FOOTER_DUE_BYTES, RECORD_ALIGN, RECORD_PREFIX_BYTES, SEGMENT_HEADER_BYTES,
+        align_up,
+    },
 };
 
 use super::{
@@ -15,7 +18,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    append::Taken,
+    append::{Extras, Taken},
     core::Core,
     error::FileOp,
     log::segment::Segment,
@@ -29,12 +32,7 @@ impl Pipeline {
             return false;
         }
         let end = self.position + total as u64;
-        let footer = FooterBuilder::projected_bytes(
-            self.load.messages + taken.messages as usize,
-            self.load.batches + 1,
-            self.load.controls + controls_max(taken),
-            self.load.routes.len() + routes_max(core, taken),
-        );
+        let footer = self.load.footer_bytes_with(core, taken);
         end + footer as u64 <= self.active.header.file_bytes
     }
 
@@ -52,12 +50,7 @@ impl Pipeline {
         self.sync_rest(core)?;
         let Some(held) = self.held.front() else { return Ok(false) };
         let (batch, taken) = (held.taken.number, &held.taken);
-        let footer = FooterBuilder::projected_bytes(
-            taken.messages as usize,
-            1,
-            controls_max(taken),
-            routes_max(core, taken),
-        );
+        let footer = FooterLoad::default().footer_bytes_with(core, taken);
         let needed = align_up(SEGMENT_HEADER_BYTES + total + footer, BLOCK_BYTES) as u64;
         let file_bytes = needed.max(core.config.segment_bytes_max);
         let id = SegmentId(self.active.id().0 + 1);
@@ -144,6 +137,22 @@ impl Pipeline {
         self.durable = self.active.end_position();
         core.stats.durable(core.log.visible());
         Ok(())
+    }
+}
+
+impl FooterLoad {
+    /// The most bytes that a footer takes with this batch in the segment.
+    fn footer_bytes_with(&self, core: &Core, taken: &Taken) -> usize {
+        let messages = self.messages + taken.messages as usize;
+        let footer = FooterBuilder::projected_bytes(
+            messages,
+            self.batches + 1,
+            self.controls + controls_max(taken),
+            self.routes.len() + routes_max(core, taken),
+        );
+        let Extras { times, prioritised } = self.extras.plus(taken.extras);
+        let priorities = if prioritised { align_up(messages, RECORD_ALIGN) } else { 0 };
+        align_up(footer + times * FOOTER_DUE_BYTES + priorities, BLOCK_BYTES)
     }
 }
 

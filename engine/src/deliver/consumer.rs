@@ -243,7 +243,10 @@ impl Consumer {
             } else if dealt {
                 break;
             } else {
-                deal(&self.shared.core, &self.shared.queue)?;
+                // Should the log not be readable any further: what there is comes first.
+                if deal(&self.shared.core, &self.shared.queue).is_err() {
+                    break;
+                }
                 dealt = true;
             }
         }

@@ -130,10 +130,21 @@ pub(crate) fn peek(core: &Core, queue: &Arc<Queue>, most: usize) -> Result<Vec<B
     for claim in returned {
         found.push(show(&claim.read(core)?));
     }
-    while found.len() < most && reader.peek(core, queue)?.is_some() {
-        let Some(ready) = reader.take(queue) else { break };
+    let end = found.len() + most;
+    while found.len() < end {
+        let ready = if reader.peek_due(core, queue)?.is_some() {
+            reader.take_due(core, queue)
+        } else if reader.peek(core, queue)?.is_some() {
+            reader.take(core, queue)
+        } else {
+            None
+        };
+        let Some(ready) = ready else { break };
         found.push(show(&ready));
     }
+    // What fell due may stand before what came back.
+    found.sort_by_key(|one: &Browsed| one.offset);
+    found.truncate(most);
     Ok(found)
 }
 

@@ -12,9 +12,11 @@
 //! D4. A message leaves its place under the lock of the next one. So who holds `dispatch`, all hands
 //!     and the queue's dirty state sees each message once: ready, in a hand, or settled.
 
+mod alarms;
 mod cancel;
 mod claim;
 mod consumer;
+mod delayed;
 mod delivery;
 mod earlier;
 mod get;
@@ -32,13 +34,8 @@ use std::sync::{Arc, PoisonError};
 
 use fanlog_segment_format::Offset;
 
-pub use self::{
-    cancel::Cancellation,
-    consumer::{Consumer, Deliveries},
-    delivery::{Delivery, DeliveryBatch, DeliveryRef, DeliveryTag, Payload},
-    options::ConsumerOptions,
-};
 pub(crate) use self::{
+    alarms::Alarms,
     claim::Claim,
     earlier::Earlier,
     get::{get, peek},
@@ -47,6 +44,12 @@ pub(crate) use self::{
     reserve::Reserved,
     shared::ConsumerShared,
     sleepers::{Sleepers, Waiting},
+};
+pub use self::{
+    cancel::Cancellation,
+    consumer::{Consumer, Deliveries},
+    delivery::{Delivery, DeliveryBatch, DeliveryRef, DeliveryTag, Payload},
+    options::ConsumerOptions,
 };
 use self::{
     roster::Roster,
@@ -80,6 +83,11 @@ impl Dispatch {
     pub(crate) fn unacked(&self) -> Amount {
         let amounts = self.holders().map(|holder| holder.hand().amount());
         amounts.fold(Amount::default(), Amount::plus)
+    }
+
+    /// Messages that the cursor has passed because they are not due.
+    pub(crate) fn delayed(&self) -> u64 {
+        self.source.delayed()
     }
 
     /// The tag of the consumer that has this message.

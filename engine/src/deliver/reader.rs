@@ -4,7 +4,10 @@ use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 
 use fanlog_segment_format::{ExchangeId, Offset, RouteId, record::MessageRecord};
 
-use super::{Claim, Earlier};
+use super::{
+    Claim, Earlier,
+    delayed::{Delayed, NotDue, earlier_of},
+};
 use crate::{
     Result,
     core::Core,
@@ -100,7 +103,7 @@ impl Ready {
 
 /// One route's messages in the view, from where the queue reads.
 #[derive(Debug)]
-struct List {
+pub(super) struct List {
     at: u32,
     nth: u32,
     messages: u32,
@@ -117,6 +120,8 @@ struct Place {
     lists: Vec<List>,
     /// Next message number of each list, where there is more than one.
     heap: BinaryHeap<Reverse<(u32, usize)>>,
+    /// Messages that are passed by, if there are any.
+    not_due: Option<Box<NotDue>>,
 }
 
 /// Walks the messages of one queue.
@@ -130,6 +135,12 @@ pub(crate) struct Reader {
     acked_end: Offset,
     /// Apart: most queues read nothing.
     place: Option<Box<Place>>,
+    /// What was passed by.
+    delayed: Option<Box<Delayed>>,
+    /// Of what the cursor has passed all that was due after it was left out.
+    judged_us: u64,
+    /// It takes what is not due, too.
+    all: bool,
 }
 
 impl Reader {
@@ -138,15 +149,51 @@ impl Reader {
         let ledger = queue.ledger();
         let floor = ledger.floor();
         let acked_end = Offset(ledger.acks.end());
-        Self { cursor: floor, after_last: floor.0, acked_end, place: None }
+        Self { cursor: floor, after_last: floor.0, acked_end, ..Self::default() }
+    }
+
+    /// One that passes by nothing, due or not.
+    pub(crate) fn of_all(queue: &Queue) -> Self {
+        Self { all: true, ..Self::new(queue) }
     }
 
     /// Another one, that goes on where this one is.
     pub(super) fn fork(&self) -> Self {
-        Self { place: None, ..*self }
+        let delayed = self.delayed.as_ref().map(|delayed| Box::new(delayed.fork(self.cursor)));
+        Self { place: None, delayed, ..*self }
     }
 
-    /// The offset of the next message that is routed to the queue and not acked.
+    /// The offset of the next message that was passed by and is due now.
+    ///
+    /// # Errors
+    ///
+    /// If the log could not be read there.
+    pub(crate) fn peek_due(&mut self, core: &Core, queue: &Queue) -> Result<Option<Offset>> {
+        let Some(delayed) = &mut self.delayed else { return Ok(None) };
+        let Some(until_us) = delayed.fell_due(core.clock.wall_us()) else { return Ok(None) };
+        self.judged_us = self.judged_us.max(until_us);
+        if let Some(Place { view, not_due: Some(not_due), .. }) = self.place.as_deref_mut() {
+            not_due.until(view, until_us);
+        }
+        delayed.peek(core, queue, self.cursor)
+    }
+
+    /// Takes the message that [`Reader::peek_due`] showed.
+    pub(crate) fn take_due(&mut self, core: &Core, queue: &Queue) -> Option<Ready> {
+        self.delayed.as_mut()?.take(core, queue)
+    }
+
+    /// When the next message is due that was passed by.
+    pub(crate) fn next_due_us(&self) -> Option<u64> {
+        self.delayed.as_ref()?.next_us()
+    }
+
+    /// Messages that were passed by and are not due yet.
+    pub(crate) fn delayed(&self) -> u64 {
+        self.delayed.as_ref().map_or(0, |delayed| delayed.messages())
+    }
+
+    /// The offset of the next message that is routed to the queue, due and not acked.
     ///
     /// # Errors
     ///
@@ -157,7 +204,21 @@ impl Reader {
                 while let Some(number) = place.first() {
                     let offset = place.view.offset_of(number);
                     if offset >= self.acked_end || !queue.ledger().acks.contains(offset.0) {
-                        return Ok(Some(offset));
+                        let Some(not_due) = &mut place.not_due else { return Ok(Some(offset)) };
+                        let holds = not_due.holds(&place.view, number, &*core.clock);
+                        self.judged_us = self.judged_us.max(not_due.until_us());
+                        if !holds {
+                            return Ok(Some(offset));
+                        }
+                        let delayed = self.delayed.get_or_insert_default();
+                        delayed.passed();
+                        if let Some((start, stretch)) = not_due.note(&place.view) {
+                            delayed.begin(core, start, stretch, self.judged_us);
+                        }
+                        place.advance();
+                        self.cursor = offset.next();
+                        self.after_last = self.cursor.0;
+                        continue;
                     }
                     let missing = queue.ledger().acks.first_missing(offset.0);
                     self.cursor = Offset(missing);
@@ -170,7 +231,14 @@ impl Reader {
             let wanted = |route| routed_to(core, queue, route);
             match core.log.seek(self.cursor, &wanted)? {
                 Sought::View(view) => {
-                    self.place = Some(Box::new(Place::new(core, queue, view, self.cursor)));
+                    let mut place = Place::new(core, queue, view, self.cursor);
+                    if place.view.dues() > 0 && !self.all {
+                        let (view, now_us) = (&place.view, core.clock.wall_us());
+                        let not_due = NotDue::in_view(view, self.cursor, self.after_last, now_us);
+                        place.not_due = not_due.map(Box::new);
+                        self.judged_us = self.judged_us.max(now_us);
+                    }
+                    self.place = Some(Box::new(place));
                 }
                 Sought::Nothing(end) => {
                     self.cursor = end;
@@ -182,27 +250,27 @@ impl Reader {
 
     /// Goes on at `offset`, if it is not there yet: what lies before it was dropped.
     pub(crate) fn skip_to(&mut self, offset: Offset) {
+        self.delayed = None;
         if self.cursor < offset {
-            *self = Self { cursor: offset, after_last: offset.0, place: None, ..*self };
+            (self.cursor, self.after_last, self.place) = (offset, offset.0, None);
         }
     }
 
     /// Nobody reads on for now: the view, and the memory or the map behind it, is given up.
     pub(crate) fn rest(&mut self) {
         self.place = None;
+        if let Some(delayed) = &mut self.delayed {
+            delayed.rest(self.cursor);
+        }
     }
 
     /// Takes the message that [`Reader::peek`] showed.
-    pub(crate) fn take(&mut self, queue: &Queue) -> Option<Ready> {
+    pub(crate) fn take(&mut self, core: &Core, queue: &Queue) -> Option<Ready> {
         let place = self.place.as_mut()?;
         let number = place.first()?;
         let offset = place.view.offset_of(number);
         let from = self.after_last;
-        let earlier = if queue.was_handed_out(offset) {
-            Earlier::before_opening(queue.delivery_count(offset))
-        } else {
-            Earlier::default()
-        };
+        let earlier = earlier_of(core, queue, &place.view, number);
         let Place { view, guard, copy, .. } = &mut **place;
         let ready = ready_in(view, guard, *copy, number, from, earlier);
         place.advance();
@@ -214,25 +282,11 @@ impl Reader {
 
 impl Place {
     fn new(core: &Core, queue: &Queue, view: View, cursor: Offset) -> Self {
-        let mut lists = Vec::new();
-        for at in 0..view.routes() {
-            let route = view.route(at);
-            let Some(groups) = core.log.route_groups(route.route) else { continue };
-            let ranges = queue.ledger().ranges(&groups);
-            if ranges.is_empty() {
-                continue;
-            }
-            let nth = view.route_lower_bound(at, cursor);
-            let mut list = List { at, nth, messages: route.messages, ranges };
-            list.settle(&view);
-            if list.nth < list.messages {
-                lists.push(list);
-            }
-        }
+        let lists = own_lists(core, queue, &view, cursor);
         let heap = heap_of(&view, &lists);
         let copy = core.readers_hold_too_much();
         let guard = Arc::new(Guard::View(view.clone()));
-        Self { view, guard, copy, lists, heap }
+        Self { view, guard, copy, lists, heap, not_due: None }
     }
 
     /// The number of the queue's next message in the view.
@@ -273,6 +327,26 @@ impl Place {
     }
 }
 
+/// The queue's messages in a view, at or past `from`, route by route.
+pub(super) fn own_lists(core: &Core, queue: &Queue, view: &View, from: Offset) -> Vec<List> {
+    let mut lists = Vec::new();
+    for at in 0..view.routes() {
+        let route = view.route(at);
+        let Some(groups) = core.log.route_groups(route.route) else { continue };
+        let ranges = queue.ledger().ranges(&groups);
+        if ranges.is_empty() {
+            continue;
+        }
+        let nth = view.route_lower_bound(at, from);
+        let mut list = List { at, nth, messages: route.messages, ranges };
+        list.settle(view);
+        if list.nth < list.messages {
+            lists.push(list);
+        }
+    }
+    lists
+}
+
 /// Message `number` of a view, on its way to a consumer.
 pub(super) fn ready_in(
     view: &View,
@@ -292,7 +366,7 @@ pub(super) fn ready_in(
 }
 
 /// Whether messages of a route ever went to the queue.
-fn routed_to(core: &Core, queue: &Queue, route: RouteId) -> bool {
+pub(super) fn routed_to(core: &Core, queue: &Queue, route: RouteId) -> bool {
     let groups = core.log.route_groups(route);
     groups.is_some_and(|groups| !queue.ledger().ranges(&groups).is_empty())
 }
@@ -323,6 +397,40 @@ fn copied(record: &MessageRecord<'_>) -> (Arc<Guard>, Fields, Option<Arc<Damage>
 }
 
 impl List {
+    /// The place in the route's list of the first message that is not before `number`.
+    fn place_of(&self, view: &View, number: u32) -> u32 {
+        let (mut low, mut high) = (self.nth, self.messages);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if view.route_message(self.at, middle) < number {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
+    fn in_ranges(&self, offset: Offset) -> bool {
+        self.ranges.iter().any(|&(from, to)| from <= offset && offset < to)
+    }
+
+    /// Whether message `number` is among those from here on.
+    pub(super) fn has(&self, view: &View, number: u32) -> bool {
+        let nth = self.place_of(view, number);
+        nth < self.messages
+            && view.route_message(self.at, nth) == number
+            && self.in_ranges(view.offset_of(number))
+    }
+
+    /// The last of those from here on that is before message `number`.
+    pub(super) fn before(&self, view: &View, number: u32) -> Option<u32> {
+        let before = (self.nth..self.place_of(view, number)).rev();
+        before
+            .map(|nth| view.route_message(self.at, nth))
+            .find(|&number| self.in_ranges(view.offset_of(number)))
+    }
+
     /// Skips messages that were routed while the queue was no member.
     fn settle(&mut self, view: &View) {
         if let [(from, to)] = *self.ranges.as_slice()
@@ -333,7 +441,7 @@ impl List {
         }
         while self.nth < self.messages {
             let offset = view.offset_of(view.route_message(self.at, self.nth));
-            if self.ranges.iter().any(|&(from, to)| from <= offset && offset < to) {
+            if self.in_ranges(offset) {
                 return;
             }
             let later = self.ranges.iter().map(|&(from, _)| from).filter(|&from| from > offset);

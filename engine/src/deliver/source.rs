@@ -62,19 +62,37 @@ impl Source {
         (returned, self.reader.as_ref().map(Reader::fork))
     }
 
+    /// Messages that the cursor has passed because they are not due.
+    pub(super) fn delayed(&self) -> u64 {
+        self.reader.as_ref().map_or(0, Reader::delayed)
+    }
+
     /// The next message to hand out.
     ///
     /// # Errors
     ///
     /// If the log could not be read there; it stays the next.
     pub(super) fn next(&mut self, core: &Core, queue: &Arc<Queue>) -> Result<Next> {
-        if let Some((_, &claim)) = self.returned.first_key_value() {
+        let due = match &mut self.reader {
+            Some(reader) => reader.peek_due(core, queue)?,
+            None => None,
+        };
+        if let Some((&first, &claim)) = self.returned.first_key_value()
+            && due.is_none_or(|due| first < due)
+        {
             let ready = claim.read(core)?;
             self.returned.pop_first();
             return Ok(Next::Message(ready));
         }
         let reader = self.reader.get_or_insert_with(|| Reader::new(queue));
-        let Some(offset) = reader.peek(core, queue)? else { return Ok(Next::Nothing) };
+        let next = if due.is_some() { due } else { reader.peek(core, queue)? };
+        let Some(offset) = next else {
+            // Somebody wants more: consumers are woken when there is some.
+            if let Some(due_us) = reader.next_due_us() {
+                core.alarms.set(core, queue, due_us);
+            }
+            return Ok(Next::Nothing);
+        };
         let mark = queue.mark();
         if self.wanted.is_some_and(|wanted| mark >= wanted) {
             self.wanted = None;
@@ -95,7 +113,9 @@ impl Source {
             return Ok(Next::Waits);
         }
         self.dealt_since += 1;
-        let taken = self.reader.as_mut().and_then(|reader| reader.take(queue));
+        let taken = self.reader.as_mut().and_then(|reader| {
+            if due.is_some() { reader.take_due(core, queue) } else { reader.take(core, queue) }
+        });
         Ok(taken.map_or(Next::Nothing, Next::Message))
     }
 

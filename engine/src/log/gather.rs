@@ -11,7 +11,7 @@
 use std::ops::Range;
 
 use fanlog_segment_format::{
-    BatchNumber, DecodeError, Epoch, Offset, RouteId,
+    BatchNumber, DecodeError, Epoch, Offset,
     batch::{BatchHeader, open_batch, records_in},
     checksum::seed_record,
     footer::FooterBuilder,
@@ -23,6 +23,8 @@ use fanlog_segment_format::{
     record::{Record, RecordHead},
 };
 
+use super::index::list_extras;
+
 /// Gives bytes of the file, or `None` where they can't be read.
 pub(crate) type Bytes<'a> = dyn Fn(Range<usize>) -> Option<&'a [u8]> + 'a;
 
@@ -33,8 +35,7 @@ pub(crate) struct WholeMessage {
     /// Where its record is in the file, and how long.
     pub(crate) position: u32,
     pub(crate) length: u32,
-    route: RouteId,
-    payload_bytes: u32,
+    head: RecordHead,
     time_us: u64,
 }
 
@@ -45,7 +46,9 @@ impl WholeMessage {
 
     /// Lists the message in a footer, with its record at `position` of that file.
     pub(crate) fn list_at(&self, position: u32, footer: &mut FooterBuilder) {
-        footer.message(self.offset, position, self.route, self.payload_bytes, self.time_us);
+        let RecordHead { route, payload_bytes, .. } = self.head;
+        footer.message(self.offset, position, route, payload_bytes, self.time_us);
+        list_extras(footer, &self.head);
     }
 }
 
@@ -401,8 +404,7 @@ fn note(batch: &mut Gathered, slice: &[u8], at: u32, record: &Record<'_>, offset
         offset: message.offset,
         position,
         length: head.length,
-        route: head.route,
-        payload_bytes: head.payload_bytes,
+        head,
         time_us: message.time_us,
     });
 }

@@ -27,6 +27,14 @@ struct Noted {
     time_us: u64,
 }
 
+/// A due or expiry time of a message in a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Due {
+    pub(crate) time_us: u64,
+    pub(crate) number: u32,
+    pub(crate) expiry: bool,
+}
+
 /// The index of one batch.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct BatchIndex {
@@ -47,6 +55,10 @@ pub(crate) struct BatchIndex {
     /// Of each control record: its start within the batch.
     pub(crate) controls: Box<[u32]>,
     pub(crate) times_us: (u64, u64),
+    /// Due and expiry times, increasing.
+    dues: Box<[Due]>,
+    /// Of each message; empty if all are 0.
+    priorities: Box<[u8]>,
 }
 
 /// Gathers a batch's index while its records are walked. Reused from batch to batch.
@@ -54,13 +66,31 @@ pub(crate) struct BatchIndex {
 pub(crate) struct IndexBuilder {
     noted: Vec<Noted>,
     controls: Vec<u32>,
+    dues: Vec<Due>,
+    /// Of each message, up to the last that has one.
+    priorities: Vec<u8>,
 }
 
 impl IndexBuilder {
     /// Notes a message record.
     pub(crate) fn message(&mut self, position: u32, head: &RecordHead, time_us: u64) {
         let payload_bytes = head.payload_bytes;
+        if head.due_us.is_some() || head.expiry_us.is_some() || head.priority > 0 {
+            self.list(head);
+        }
         self.noted.push(Noted { position, route: head.route, payload_bytes, time_us });
+    }
+
+    /// Notes what few messages have: times and a priority.
+    fn list(&mut self, head: &RecordHead) {
+        let number = count(self.noted.len());
+        let due = head.due_us.map(|time_us| Due { time_us, number, expiry: false });
+        let expiry = head.expiry_us.map(|time_us| Due { time_us, number, expiry: true });
+        self.dues.extend(due.into_iter().chain(expiry));
+        if head.priority > 0 {
+            self.priorities.resize(self.noted.len(), 0);
+            self.priorities.push(head.priority);
+        }
     }
 
     /// Notes a control record.
@@ -81,6 +111,10 @@ impl IndexBuilder {
         let times_us = self.noted.iter().fold((u64::MAX, 0), |(low, high), noted| {
             (noted.time_us.min(low), noted.time_us.max(high))
         });
+        self.dues.sort_unstable();
+        if !self.priorities.is_empty() {
+            self.priorities.resize(self.noted.len(), 0);
+        }
         let index = BatchIndex {
             number,
             segment,
@@ -93,9 +127,13 @@ impl IndexBuilder {
             numbers,
             controls: self.controls.as_slice().into(),
             times_us,
+            dues: self.dues.as_slice().into(),
+            priorities: self.priorities.as_slice().into(),
         };
         self.noted.clear();
         self.controls.clear();
+        self.dues.clear();
+        self.priorities.clear();
         index
     }
 }
@@ -129,6 +167,27 @@ fn group(noted: &[Noted]) -> (Box<[RouteCount]>, Box<[u32]>) {
         }
     }
     (routes.into(), numbers.into())
+}
+
+/// Lists a due or expiry time in a footer.
+fn list_due(footer: &mut FooterBuilder, time_us: u64, message: u32, expiry: bool) {
+    if expiry {
+        footer.expiry(time_us, message);
+    } else {
+        footer.due(time_us, message);
+    }
+}
+
+/// Lists the message that was listed last with the times and the priority that its head has.
+pub(crate) fn list_extras(footer: &mut FooterBuilder, head: &RecordHead) {
+    let message = footer.messages().saturating_sub(1);
+    footer.priority(head.priority);
+    if let Some(time_us) = head.due_us {
+        footer.due(time_us, message);
+    }
+    if let Some(time_us) = head.expiry_us {
+        footer.expiry(time_us, message);
+    }
 }
 
 fn count(n: usize) -> u32 {
@@ -165,6 +224,21 @@ impl BatchIndex {
         self.numbers[(self.routes[route as usize].list + nth) as usize]
     }
 
+    /// Due and expiry times, increasing.
+    pub(crate) fn dues(&self) -> &[Due] {
+        &self.dues
+    }
+
+    /// Whether a message has a priority other than 0.
+    pub(crate) fn has_priorities(&self) -> bool {
+        !self.priorities.is_empty()
+    }
+
+    /// The priority of message `number`.
+    pub(crate) fn priority_of(&self, number: u32) -> u8 {
+        self.priorities.get(number as usize).copied().unwrap_or(0)
+    }
+
     /// Heap and struct, in bytes.
     pub(crate) fn heap_bytes(&self) -> usize {
         size_of::<Self>()
@@ -173,6 +247,8 @@ impl BatchIndex {
                 + self.numbers.len()
                 + self.controls.len())
             + size_of_val(&*self.routes)
+            + size_of_val(&*self.dues)
+            + self.priorities.len()
     }
 
     /// Adds this batch to its segment's footer. `first_message` messages came before it.
@@ -186,11 +262,15 @@ impl BatchIndex {
             }
         }
         let messages = self.positions.iter().zip(&*self.payload_bytes).zip(route_of);
-        for (at, ((&position, &payload_bytes), route)) in (0_u64..).zip(messages) {
-            let offset = Offset(self.first_offset.0 + at);
+        for (number, ((&position, &payload_bytes), route)) in (0_u32..).zip(messages) {
+            let offset = Offset(self.first_offset.0 + u64::from(number));
             // The footer keeps the range of times only; both ends of the batch's are in it.
-            let time_us = if at == 0 { self.times_us.0 } else { self.times_us.1 };
+            let time_us = if number == 0 { self.times_us.0 } else { self.times_us.1 };
             footer.message(offset, start + position, route, payload_bytes, time_us);
+            footer.priority(self.priority_of(number));
+        }
+        for due in &self.dues {
+            list_due(footer, due.time_us, first_message + due.number, due.expiry);
         }
         for &control in &self.controls {
             footer.control(start + control);

@@ -295,6 +295,25 @@ impl Log {
         segments.get(at).cloned()
     }
 
+    /// The map of the segment that holds `offset`, if that is sealed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::seek`].
+    pub(crate) fn sealed_at(&self, offset: Offset) -> Result<Option<Arc<SealedReader>>> {
+        loop {
+            match self.segment_at(offset).filter(|segment| segment.is_sealed()) {
+                None => return Ok(None),
+                Some(segment) => {
+                    // Taken out meanwhile: what is live in it is in the file that took its place.
+                    if let Some(reader) = self.reader(&segment)? {
+                        return Ok(Some(reader));
+                    }
+                }
+            }
+        }
+    }
+
     fn view_in(
         &self,
         segment: &Arc<Segment>,

@@ -7,7 +7,7 @@ use std::{fmt, path::PathBuf, sync::Arc};
 
 use fanlog_segment_format::{Offset, RouteId, record::MessageRecord};
 
-use super::{batch::Batch, sealed::SealedReader};
+use super::{batch::Batch, index::Due, sealed::SealedReader};
 
 /// Where a message's bytes turned out to be damaged: such a message is delivered in its place all the
 /// same, without payload, key, properties and headers. It is held by prefetch, acked, rejected and
@@ -126,6 +126,40 @@ impl View {
             }
         }
         low
+    }
+
+    /// How many due and expiry times the messages have.
+    pub(crate) fn dues(&self) -> u32 {
+        match self {
+            Self::Batch(batch) => {
+                u32::try_from(batch.index.dues().len()).expect("at most two for each message")
+            }
+            Self::Sealed(reader) => reader.footer().dues(),
+        }
+    }
+
+    /// The `k`-th due or expiry time, in increasing order.
+    pub(crate) fn due(&self, k: u32) -> Due {
+        match self {
+            Self::Batch(batch) => batch.index.dues()[k as usize],
+            Self::Sealed(reader) => {
+                let footer = reader.footer();
+                let (time_us, number) = footer.due(k);
+                Due { time_us, number, expiry: footer.is_expiry(k) }
+            }
+        }
+    }
+
+    /// How many of the due and expiry times are `time_us` or earlier.
+    pub(crate) fn dues_until(&self, time_us: u64) -> u32 {
+        match self {
+            Self::Batch(batch) => {
+                let dues = batch.index.dues();
+                let until = dues.partition_point(|due| due.time_us <= time_us);
+                u32::try_from(until).expect("at most two for each message")
+            }
+            Self::Sealed(reader) => reader.footer().dues_until(time_us),
+        }
     }
 
     /// All the bytes that records of this view lie in.

@@ -9,7 +9,7 @@ use std::ops::Range;
 use fanlog_segment_format::{
     GroupId, Offset,
     footer::Footer,
-    layout::{BLOCK_BYTES, COMMIT_MARK_BYTES},
+    layout::{BLOCK_BYTES, COMMIT_MARK_BYTES, FOOTER_DUE_BYTES},
 };
 
 use super::choose::Live;
@@ -53,8 +53,13 @@ impl Survivors {
     pub(super) fn live(&self, reader: &SealedReader) -> Live {
         let footer = reader.footer();
         let messages: u32 = self.words.iter().map(|word| word.count_ones()).sum();
-        let index_bytes =
-            u64::from(messages) * INDEX_BYTES + u64::from(footer.routes()) * ROUTE_BYTES;
+        let share = |all: u64| all * u64::from(messages) / u64::from(footer.messages().max(1));
+        let dues = share(u64::from(footer.dues())) * FOOTER_DUE_BYTES as u64;
+        let priorities = if footer.has_priorities() { u64::from(messages) } else { 0 };
+        let index_bytes = u64::from(messages) * INDEX_BYTES
+            + u64::from(footer.routes()) * ROUTE_BYTES
+            + dues
+            + priorities;
         let payload: u64 = (0..footer.routes()).map(|at| footer.route(at).bytes).sum();
         let typical = payload / u64::from(footer.messages().max(1)) + TYPICAL_HEAD_BYTES;
         let mut batches = (0..footer.batches()).map(|at| footer.batch(at));

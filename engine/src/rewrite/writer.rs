@@ -29,7 +29,7 @@ use super::survivors::Survivors;
 use crate::{
     Damage, Error, Result,
     error::FileOp,
-    log::{sealed::SealedReader, segment::Segment},
+    log::{index::list_extras, sealed::SealedReader, segment::Segment},
     storage::{AlignedBuffer, Purpose, Storage, StorageFile, WriteSync},
 };
 
@@ -325,11 +325,8 @@ fn copy_record(
         return Err(bad());
     }
     to[..bytes.len()].copy_from_slice(bytes);
-    let listed = footer.messages();
     footer.message(message.offset, at, head.route, head.payload_bytes, message.time_us);
-    for time_us in [message.due_us, message.expiry_us].into_iter().flatten() {
-        footer.due(time_us, listed);
-    }
+    list_extras(footer, &head);
     Ok(align_up(bytes.len(), RECORD_ALIGN))
 }
 

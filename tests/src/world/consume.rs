@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use fanlog::clock::Clock;
 use fanlog::{Ack, Consumer, ConsumerOptions, Delivery, DeliveryTag};
 
 use super::{Stop, Work, World};
@@ -191,6 +192,7 @@ impl World {
 
     /// Judges a delivery, and notes that the message is in someone's hands.
     fn came(&mut self, queue: QueueId, came: &Came<'_>) -> Work<Id> {
+        self.model.shown(self.clock.wall_us());
         let id = judge_delivery(&self.model, queue, came)
             .map_err(|problem| Stop::Problem(format!("queue {queue}: {problem}")))?;
         self.counts.received += 1;
@@ -385,6 +387,7 @@ impl World {
         self.wait_for_all()?;
         let expected = self.model.outstanding(queue);
         self.note(|| format!("drain {name}: {}", expected.len()));
+        self.let_fall_due(&expected);
         let prefetch = [2, 50, 0][self.random.place(3)];
         let taker = self.taker(name, prefetch)?;
         let mut got = Vec::new();
@@ -398,6 +401,13 @@ impl World {
             got.push(id);
             last = Some(delivery.ack().map_err(|error| self.failed("ack", error))?);
             self.set_acked(queue, &[id], Acked::Asked);
+        }
+        let due_later = |id: &Id| self.model.sent[*id].due_us != 0;
+        let in_order = |ids: &[Id]| ids.iter().copied().filter(|id| !due_later(id)).collect();
+        let orders: [Vec<Id>; 2] = [in_order(&got), in_order(&expected)];
+        if orders[0] == orders[1] {
+            // What falls due at different times comes in the order in which it does.
+            got.sort_by_key(|id| expected.iter().position(|other| other == id));
         }
         if got != expected && self.is_broken() {
             // What it waited for, a lease perhaps, did not come.
@@ -425,6 +435,22 @@ impl World {
         Ok(())
     }
 
+    /// Moves time on until all of these are due.
+    fn let_fall_due(&mut self, ids: &[Id]) {
+        let last_us = ids.iter().map(|id| self.model.sent[*id].due_us).max().unwrap_or(0);
+        if last_us > self.clock.wall_us() {
+            self.clock.set_wall_us(last_us);
+            self.model.shown(last_us);
+            self.counts.waited_for_due += 1;
+        }
+    }
+
+    /// Sets the date to one at which all that was ever published is due.
+    pub fn let_all_fall_due(&mut self) {
+        let all: Vec<Id> = (0..self.model.sent.len()).collect();
+        self.let_fall_due(&all);
+    }
+
     /// Acks that may have become durable before the crash: those that say so must have.
     pub(crate) fn settle_acks(&mut self) {
         for (ack, queue, ids) in std::mem::take(&mut self.acks) {
@@ -441,6 +467,9 @@ fn judge_delivery(model: &Model, queue: QueueId, came: &Came<'_>) -> Result<Id, 
     }
     let id = model.recognise(came.payload)?;
     let sent = &model.sent[id];
+    if !sent.fell_due {
+        return Err(format!("message {id} came before it is due"));
+    }
     if sent.key.as_bytes() != came.key {
         return Err(format!("message {id} came with another routing key"));
     }

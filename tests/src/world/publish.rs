@@ -1,5 +1,8 @@
 //! Publishing, and waiting for confirms.
 
+use std::time::{Duration, SystemTime};
+
+use fanlog::clock::Clock;
 use fanlog::{ErrorKind, Message};
 
 use super::{Stop, Work, World};
@@ -19,7 +22,7 @@ impl World {
             7 => (How::Confirmed, 1),
             _ => (How::Batch, 2 + self.random.below(10)),
         };
-        let ids: Vec<Id> = (0..count).map(|_| self.offer()).collect();
+        let ids: Vec<Id> = (0..count).map(|_| self.offer_sometime()).collect();
         self.publish_ids(how, &ids)
     }
 
@@ -54,7 +57,11 @@ impl World {
             .zip(&payloads)
             .map(|(sent, payload)| {
                 let message = Message::new(&sent.exchange, &sent.key, payload);
-                if sent.buffered { message.buffered() } else { message }
+                let message = if sent.buffered { message.buffered() } else { message };
+                if sent.due_us == 0 {
+                    return message;
+                }
+                message.due_at(SystemTime::UNIX_EPOCH + Duration::from_micros(sent.due_us))
             })
             .collect();
         let publisher = self.engine().publisher();
@@ -100,6 +107,18 @@ impl World {
         self.counts.batches += u64::from(how == How::Batch);
         self.counts.buffered += u64::from(sent[0].buffered);
         Ok(())
+    }
+
+    /// Offers a message that is now and then delayed.
+    fn offer_sometime(&mut self) -> Id {
+        let id = self.offer();
+        if self.random.chance(6) {
+            let delay_us = 1 + self.random.below(2_000_000);
+            self.model.sent[id].due_us = self.clock.wall_us() + delay_us;
+            self.model.sent[id].fell_due = false;
+            self.counts.delayed += 1;
+        }
+        id
     }
 
     pub(super) fn offer(&mut self) -> Id {
