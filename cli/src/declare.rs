@@ -87,6 +87,8 @@ pub(crate) enum Kind {
     Direct,
     /// To the queues bound with a pattern of the routing key: * one word, # any number of words
     Topic,
+    /// To the queues bound with arguments that match the message's headers
+    Headers,
 }
 
 impl From<Kind> for ExchangeKind {
@@ -95,6 +97,7 @@ impl From<Kind> for ExchangeKind {
             Kind::Fanout => Self::Fanout,
             Kind::Direct => Self::Direct,
             Kind::Topic => Self::Topic,
+            Kind::Headers => Self::Headers,
         }
     }
 }

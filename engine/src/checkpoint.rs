@@ -139,6 +139,7 @@ pub(crate) fn blank(store: StoreId, number: u64, epoch: Epoch) -> Checkpoint {
         segments: Vec::new(),
         next_publisher: 0,
         publishers: Vec::new(),
+        exchange_bindings: Vec::new(),
     }
 }
 

@@ -229,29 +229,31 @@ impl Core {
     }
 
     /// Routes a message, defining its route if it is the first of its kind.
-    pub(crate) fn route(&self, exchange: &str, key: &str) -> Result<Routed> {
+    pub(crate) fn route(&self, exchange: &str, key: &str, headers: &[u8]) -> Result<Routed> {
         if let Some(routed) = self.routes.find(exchange, key, self.topology_version()) {
             return Ok(routed);
         }
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
-        let matched = tables.matched(exchange, key)?;
+        tables.check_open(exchange)?;
+        let matched = tables.matched(exchange, key, headers)?;
         if matched.groups.is_empty() {
-            self.stats.unroutable();
             return Err(unroutable(exchange, key));
         }
         let known = tables.route_of(&matched);
         drop(tables);
         let routed = match known {
             Some(routed) => routed,
-            None => self.define_route(exchange, key)?,
+            None => self.define_route(exchange, key, headers)?,
         };
-        self.routes.remember(exchange, key, routed);
+        if routed.by_key {
+            self.routes.remember(exchange, key, routed);
+        }
         Ok(routed)
     }
 
-    fn define_route(&self, exchange: &str, key: &str) -> Result<Routed> {
+    fn define_route(&self, exchange: &str, key: &str, headers: &[u8]) -> Result<Routed> {
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
-        let matched = tables.matched(exchange, key)?;
+        let matched = tables.matched(exchange, key, headers)?;
         if matched.groups.is_empty() {
             return Err(unroutable(exchange, key));
         }

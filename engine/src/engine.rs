@@ -11,8 +11,8 @@ use std::{
 use fanlog_segment_format::file_name::FileName;
 
 use crate::{
-    BackupFiles, BackupProgress, BackupReport, Config, Error, QueueOptions, RecoveryReport, Result,
-    Stats, backup,
+    BackupFiles, BackupProgress, BackupReport, Config, Error, ExchangeOptions, QueueOptions,
+    RecoveryReport, Result, Stats, Table, backup,
     browse::{Browsed, Browser},
     check::{self, Progress, Report},
     clock::{Clock, SystemClock},
@@ -184,11 +184,37 @@ impl Engine {
         self.change(&[Change::DeclareExchange { name, kind }])
     }
 
+    /// Declares an exchange. On return its declaration is durable. No change if it exists with the
+    /// same kind and equal options.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mismatch`] if it exists with another kind or other options: which, and both values;
+    /// [`Error::Argument`] for options that can't be; [`Error::Refused`] for a name that begins with
+    /// `amq.`; [`Error::Name`]. Nothing was changed then.
+    pub fn declare_exchange_with(
+        &self,
+        name: &str,
+        kind: ExchangeKind,
+        options: &ExchangeOptions,
+    ) -> Result<()> {
+        self.change(&[Change::DeclareExchangeWith { name, kind, options }])
+    }
+
+    /// Deletes an exchange if there is no binding from it, and the bindings that lead to it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StillUsed`] if there is one; else as [`delete_exchange`](Self::delete_exchange).
+    pub fn delete_exchange_if_unused(&self, name: &str) -> Result<()> {
+        self.change(&[Change::DeleteExchangeIfUnused { name }])
+    }
+
     /// Deletes an exchange and its bindings. Messages already stored stay in their queues.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`]; [`Error::Refused`] for the default exchange.
+    /// [`Error::NotFound`]; [`Error::Refused`] for the default exchange and the predeclared ones.
     pub fn delete_exchange(&self, name: &str) -> Result<()> {
         self.change(&[Change::DeleteExchange { name }])
     }
@@ -285,6 +311,70 @@ impl Engine {
     /// [`Error::NotFound`]; [`Error::Refused`] for the default exchange.
     pub fn unbind(&self, queue: &str, exchange: &str, routing_key: &str) -> Result<()> {
         self.change(&[Change::Unbind { queue, exchange, routing_key }])
+    }
+
+    /// Binds a queue with arguments: what a headers exchange matches. On return the binding is
+    /// durable. No change if one with the same key and equal arguments exists.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Argument`] if `x-match` is none that a headers exchange knows; else as
+    /// [`bind`](Self::bind).
+    pub fn bind_with(
+        &self,
+        queue: &str,
+        exchange: &str,
+        routing_key: &str,
+        arguments: &Table,
+    ) -> Result<()> {
+        self.change(&[Change::BindWith { queue, exchange, routing_key, arguments }])
+    }
+
+    /// Undoes a binding that was made with these arguments.
+    ///
+    /// # Errors
+    ///
+    /// As [`unbind`](Self::unbind).
+    pub fn unbind_with(
+        &self,
+        queue: &str,
+        exchange: &str,
+        routing_key: &str,
+        arguments: &Table,
+    ) -> Result<()> {
+        self.change(&[Change::UnbindWith { queue, exchange, routing_key, arguments }])
+    }
+
+    /// Binds exchange `destination` to exchange `source`: what is published to the source from now on
+    /// and matches is routed by the destination as well. Exchanges may be bound in a circle; a queue
+    /// gets a message once. On return the binding is durable. No change if it exists.
+    ///
+    /// # Errors
+    ///
+    /// As [`bind_with`](Self::bind_with).
+    pub fn bind_exchange(
+        &self,
+        destination: &str,
+        source: &str,
+        routing_key: &str,
+        arguments: &Table,
+    ) -> Result<()> {
+        self.change(&[Change::BindExchange { destination, source, routing_key, arguments }])
+    }
+
+    /// Undoes a binding of an exchange to an exchange.
+    ///
+    /// # Errors
+    ///
+    /// As [`unbind`](Self::unbind).
+    pub fn unbind_exchange(
+        &self,
+        destination: &str,
+        source: &str,
+        routing_key: &str,
+        arguments: &Table,
+    ) -> Result<()> {
+        self.change(&[Change::UnbindExchange { destination, source, routing_key, arguments }])
     }
 
     /// Makes many changes in one commit: all of them, or, on an error, none. A message published at

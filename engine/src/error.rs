@@ -26,7 +26,8 @@ pub enum ErrorKind {
     Usage,
     /// The exchange, queue, consumer or delivery tag does not exist.
     NotFound,
-    /// Another consumer has it; try again when that one is gone, or under another tag.
+    /// Another has it: a consumer, or whatever a delete on condition found. Try again when that is
+    /// gone, or under another tag.
     InUse,
     /// The engine ended the consumer's subscription; subscribe anew.
     Cancelled,
@@ -228,6 +229,23 @@ pub enum Error {
         /// The value asked for.
         asked: String,
     },
+    /// A headers exchange has to look at the message's headers, and they are no valid
+    /// [`Table`](crate::Table). Nothing was stored.
+    #[error("the headers of the message are no valid table: {source}")]
+    Headers {
+        /// What is wrong with them, and where.
+        source: DecodeError,
+    },
+    /// It was to be deleted only if nobody needs it, and somebody does. Nothing was changed.
+    #[error("{what} {name:?} is still used: it has {by}")]
+    StillUsed {
+        /// `"exchange"` or `"queue"`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// `"bindings"`, `"consumers"` or `"messages"`.
+        by: &'static str,
+    },
     /// No queue is bound for this key; nothing was stored.
     #[error("exchange {exchange:?} has no queue for routing key {routing_key:?}")]
     Unroutable {
@@ -368,6 +386,7 @@ impl Error {
             Self::Name { .. }
             | Self::Setting { .. }
             | Self::Argument { .. }
+            | Self::Headers { .. }
             | Self::Refused { .. }
             | Self::BeyondTime { .. } => ErrorKind::Usage,
             Self::NotFound { .. }
@@ -375,7 +394,7 @@ impl Error {
             | Self::PublisherEvicted { .. }
             | Self::NoStore { .. }
             | Self::NotStored { .. } => ErrorKind::NotFound,
-            Self::TagInUse { .. } | Self::InUse { .. } => ErrorKind::InUse,
+            Self::TagInUse { .. } | Self::InUse { .. } | Self::StillUsed { .. } => ErrorKind::InUse,
             Self::Cancelled { .. } => ErrorKind::Cancelled,
             Self::Mismatch { .. } => ErrorKind::Mismatch,
             Self::Unroutable { .. } => ErrorKind::Unroutable,

@@ -9,7 +9,7 @@ use std::{
 use fanlog_segment_format::Offset;
 
 use crate::{
-    Error, QueueOptions, Result, Stats,
+    Error, ExchangeOptions, QueueOptions, Result, Stats, Table,
     core::Core,
     deliver::{Dispatch, Reader},
     keeper,
@@ -23,12 +23,15 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct TopologyView {
-    /// Exchanges, without the default one.
+    /// Exchanges, without the default one; of the predeclared ones (`amq.direct`, `amq.fanout`,
+    /// `amq.headers`, `amq.match`, `amq.topic`) those that have a binding.
     pub exchanges: Vec<ExchangeView>,
     /// Queues.
     pub queues: Vec<QueueView>,
     /// Bindings made by name.
     pub bindings: Vec<BindingView>,
+    /// Bindings of exchanges to exchanges.
+    pub exchange_bindings: Vec<ExchangeBindingView>,
 }
 
 /// An exchange.
@@ -39,6 +42,8 @@ pub struct ExchangeView {
     pub name: String,
     /// How it routes.
     pub kind: ExchangeKind,
+    /// How else it is.
+    pub options: ExchangeOptions,
 }
 
 /// A queue as it is at a moment. Taken in the time that its routes and consumers take, whatever its
@@ -89,6 +94,22 @@ pub struct BindingView {
     pub exchange: String,
     /// The key; `""` for a fanout exchange.
     pub routing_key: String,
+    /// Its arguments, in order of their names.
+    pub arguments: Table,
+}
+
+/// A binding of an exchange to an exchange.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ExchangeBindingView {
+    /// Where messages go.
+    pub destination: String,
+    /// Where they come from.
+    pub source: String,
+    /// The key; `""` if the source is a fanout exchange.
+    pub routing_key: String,
+    /// Its arguments, in order of their names.
+    pub arguments: Table,
 }
 
 /// A segment of the log.
@@ -169,12 +190,13 @@ pub(crate) fn topology(core: &Core) -> TopologyView {
     let exchanges = tables.list_exchanges();
     let queues = tables.list_queues();
     let bindings = tables.list_bindings();
+    let exchange_bindings = tables.list_exchange_bindings();
     drop(tables);
     let queues = queues.into_iter().filter_map(|(_, id)| core.ledger().queue(id));
     TopologyView {
         exchanges: exchanges
             .into_iter()
-            .map(|(name, kind)| ExchangeView { name: name.to_string(), kind })
+            .map(|(name, kind, options)| ExchangeView { name: name.to_string(), kind, options })
             .collect(),
         queues: queues.map(|queue| queue_view(core, &queue)).collect(),
         bindings: bindings
@@ -183,6 +205,16 @@ pub(crate) fn topology(core: &Core) -> TopologyView {
                 queue: binding.destination.to_string(),
                 exchange: binding.exchange.to_string(),
                 routing_key: binding.routing_key,
+                arguments: binding.arguments,
+            })
+            .collect(),
+        exchange_bindings: exchange_bindings
+            .into_iter()
+            .map(|binding| ExchangeBindingView {
+                destination: binding.destination.to_string(),
+                source: binding.exchange.to_string(),
+                routing_key: binding.routing_key,
+                arguments: binding.arguments,
             })
             .collect(),
     }

@@ -22,6 +22,7 @@ mod core;
 mod deliver;
 mod engine;
 mod error;
+mod exchange_options;
 mod inspect;
 mod keeper;
 mod ledger;
@@ -62,7 +63,10 @@ pub use crate::{
     },
     engine::{CloseReport, Engine},
     error::{Error, ErrorKind, FileOp, Result},
-    inspect::{BindingView, ExchangeView, QueueView, SegmentInfo, TopologyView},
+    exchange_options::ExchangeOptions,
+    inspect::{
+        BindingView, ExchangeBindingView, ExchangeView, QueueView, SegmentInfo, TopologyView,
+    },
     lifetime::ExclusiveQueue,
     log::view::Damage,
     message::{Due, Message},

@@ -28,10 +28,14 @@ pub struct Message<'a> {
     pub payload: &'a [u8],
     /// Opaque to the engine, delivered as given; at most 1 MiB.
     pub properties: &'a [u8],
-    /// Opaque to the engine, delivered as given; at most 1 MiB.
+    /// Delivered as given; at most 1 MiB. A headers exchange reads them as a
+    /// [`Table`](crate::Table); to all else they are opaque.
     pub headers: &'a [u8],
     /// Stored and delivered; not acted upon yet. Default 0.
     pub priority: u8,
+    /// Whether it is an error if no queue gets it; else it is dropped then, confirmed at once, and
+    /// [counted](crate::Stats::unroutable_dropped). Default true.
+    pub mandatory: bool,
     /// How far its confirm reaches. Default [`Durability::Synced`].
     pub durability: Durability,
     /// When it may be delivered. Default [`Due::Now`]. Until then it is stored, confirmed and
@@ -50,6 +54,7 @@ impl<'a> Message<'a> {
             properties: &[],
             headers: &[],
             priority: 0,
+            mandatory: true,
             durability: Durability::Synced,
             due: Due::Now,
         }
@@ -68,6 +73,11 @@ impl<'a> Message<'a> {
     /// The same, confirmed once the kernel has it.
     pub fn buffered(self) -> Self {
         Self { durability: Durability::Buffered, ..self }
+    }
+
+    /// The same, dropped where no queue gets it, instead of refused.
+    pub fn optional(self) -> Self {
+        Self { mandatory: false, ..self }
     }
 
     /// The same, with properties.

@@ -83,7 +83,10 @@ impl Publisher {
     /// # Errors
     ///
     /// - [`Error::NotFound`]: no such exchange.
-    /// - [`Error::Unroutable`]: no queue is bound for the key.
+    /// - [`Error::Unroutable`]: no queue would get it. An [optional](Message::optional) message is
+    ///   dropped then, and its ticket is confirmed at once.
+    /// - [`Error::Refused`]: the exchange is internal.
+    /// - [`Error::Headers`]: it comes to a headers exchange, and its headers are no table.
     /// - [`Error::TooLarge`], [`Error::Name`]: over a limit.
     /// - [`Error::BeyondTime`]: a delay beyond the end of time.
     /// - [`Error::Full`], [`Error::OutOfSpace`]: only with `WhenFull::Fail`.
@@ -198,7 +201,7 @@ impl Publisher {
         core.check_writable()?;
         let time_us = core.clock.wall_us();
         message.validate(core.config.message_bytes_max, time_us)?;
-        let routed = Routes::One(self.route(message)?);
+        let routed = Routes::One(self.route(message)?.0);
         let messages = std::slice::from_ref(message);
         let epoch = core.epoch;
         let records = Records { messages, routed: &routed, whole: ALONE, time_us, epoch };
@@ -256,6 +259,14 @@ impl Publisher {
             if let Some((known, _)) = whole.numbered {
                 known.check()?;
             }
+            let dropped = messages.len() - need.messages as usize;
+            if dropped > 0 {
+                core.stats.unroutable_dropped(dropped);
+                if need.bytes == 0 {
+                    let first = state.next_offset();
+                    return Ok((Placed { batch: None, first, messages: 0, repeat: false }, false));
+                }
+            }
             return Ok(records.place(core, state, need, blocking));
         }
     }
@@ -263,35 +274,49 @@ impl Publisher {
     /// Routes of all messages, under one version of the topology, if there are any.
     fn route_all(&self, messages: &[Message<'_>]) -> Result<(Routes, Option<u64>)> {
         if let [message] = messages {
-            let routed = self.route(message)?;
-            return Ok((Routes::One(routed), Some(routed.version)));
+            let (routed, version) = self.route(message)?;
+            return Ok((Routes::One(routed), Some(version)));
         }
         'again: loop {
             let mut list = Vec::with_capacity(messages.len());
+            let mut all_of = None;
             for message in messages {
-                let routed = self.route(message)?;
-                if list.first().is_some_and(|first: &Routed| first.version != routed.version) {
+                let (routed, version) = self.route(message)?;
+                if *all_of.get_or_insert(version) != version {
                     self.forget();
                     continue 'again;
                 }
                 list.push(routed);
             }
-            let version = list.first().map(|first| first.version);
-            return Ok((Routes::Many(list), version));
+            return Ok((Routes::Many(list), all_of));
         }
     }
 
-    fn route(&self, message: &Message<'_>) -> Result<Routed> {
+    /// The route of a message, `None` if it is to be dropped, and the version of the topology under
+    /// which that is so.
+    fn route(&self, message: &Message<'_>) -> Result<(Option<Routed>, u64)> {
         let core = &*self.shared.core;
         let (exchange, key) = (message.exchange, message.routing_key);
         let version = core.topology_version();
         let mut cache = self.shared.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(routed) = cache.find(exchange, key).filter(|found| found.version == version) {
-            return Ok(routed);
+            return Ok((Some(routed), version));
         }
-        let routed = core.route(exchange, key)?;
-        cache.remember(exchange, key, routed);
-        Ok(routed)
+        match core.route(exchange, key, message.headers) {
+            Ok(routed) => {
+                if routed.by_key {
+                    cache.remember(exchange, key, routed);
+                }
+                Ok((Some(routed), routed.version))
+            }
+            Err(Error::Unroutable { .. }) if !message.mandatory => Ok((None, version)),
+            Err(error) => {
+                if matches!(error, Error::Unroutable { .. }) {
+                    core.stats.unroutable();
+                }
+                Err(error)
+            }
+        }
     }
 
     fn forget(&self) {
@@ -321,12 +346,13 @@ enum Wait {
 }
 
 enum Routes {
-    One(Routed),
-    Many(Vec<Routed>),
+    One(Option<Routed>),
+    Many(Vec<Option<Routed>>),
 }
 
 impl Routes {
-    fn of(&self, at: usize) -> Routed {
+    /// The route of a message; none if it is dropped.
+    fn of(&self, at: usize) -> Option<Routed> {
         match self {
             Self::One(routed) => *routed,
             Self::Many(list) => list[at],
@@ -344,10 +370,15 @@ struct Records<'a> {
 }
 
 impl<'a> Records<'a> {
-    fn record(&self, at: usize) -> MessageRecord<'a> {
+    /// The records of all messages but those that are dropped.
+    fn records(&self) -> impl Iterator<Item = MessageRecord<'a>> {
+        (0..self.messages.len()).filter_map(|at| self.record(at))
+    }
+
+    fn record(&self, at: usize) -> Option<MessageRecord<'a>> {
         let message = &self.messages[at];
-        let Routed { route, exchange, .. } = self.routed.of(at);
-        MessageRecord {
+        let Routed { route, exchange, .. } = self.routed.of(at)?;
+        Some(MessageRecord {
             offset: Offset(0),
             route,
             exchange,
@@ -366,16 +397,17 @@ impl<'a> Records<'a> {
             properties: message.properties,
             headers: message.headers,
             payload: message.payload,
-        }
+        })
     }
 
     fn need(&self) -> Need {
-        let records = (0..self.messages.len())
-            .map(|at| align_up(self.record(at).encoded_bytes(), RECORD_ALIGN));
         let control = if self.whole.numbered.is_some() { SEQUENCE_BYTES } else { 0 };
-        let bytes = self.whole.acks.len() + control + records.sum::<usize>();
-        let messages = u32::try_from(self.messages.len()).unwrap_or(u32::MAX);
-        Need { bytes, messages }
+        let mut need = Need { bytes: self.whole.acks.len() + control, messages: 0 };
+        for record in self.records() {
+            need.bytes += align_up(record.encoded_bytes(), RECORD_ALIGN);
+            need.messages += 1;
+        }
+        need
     }
 
     /// Gives every message its offset and copies it: small ones here, large ones once the lock is
@@ -403,8 +435,7 @@ impl<'a> Records<'a> {
         }
         let mut loans: Vec<(Loan, &[u8])> = Vec::new();
         let mut payload_bytes = 0;
-        for at in 0..self.messages.len() {
-            let mut record = self.record(at);
+        for mut record in self.records() {
             let payload = record.payload;
             let sync = record.mode == DurabilityMode::Synced;
             record.offset = state.place(sync);

@@ -32,6 +32,8 @@ pub struct Stats {
     pub publishers_evicted: u64,
     /// Messages refused because no queue was bound for them.
     pub unroutable_messages: u64,
+    /// Optional messages that no queue got: confirmed and dropped.
+    pub unroutable_dropped: u64,
     /// Batches confirmed.
     pub batches: u64,
     /// Of these, written by a publisher's own thread.
@@ -188,6 +190,7 @@ pub(crate) struct Counters {
     repeated: Counter,
     publishers_evicted: Counter,
     unroutable_messages: Counter,
+    unroutable_dropped: Counter,
     batches: AtomicU64,
     inline_batches: AtomicU64,
     written_again: AtomicU64,
@@ -234,6 +237,10 @@ impl Counters {
 
     pub(crate) fn unroutable(&self) {
         add(&self.unroutable_messages, 1);
+    }
+
+    pub(crate) fn unroutable_dropped(&self, messages: usize) {
+        add(&self.unroutable_dropped, messages as u64);
     }
 
     pub(crate) fn confirmed(&self, messages: u64) {
@@ -330,6 +337,7 @@ impl Counters {
             repeated_messages: read(&self.repeated),
             publishers_evicted: read(&self.publishers_evicted),
             unroutable_messages: read(&self.unroutable_messages),
+            unroutable_dropped: read(&self.unroutable_dropped),
             batches: read(&self.batches),
             inline_batches: read(&self.inline_batches),
             batches_written_again: read(&self.written_again),

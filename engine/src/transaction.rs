@@ -72,6 +72,7 @@ struct Copied {
     properties: usize,
     headers: usize,
     priority: u8,
+    mandatory: bool,
     durability: Durability,
     due: Due,
 }
@@ -122,7 +123,7 @@ impl Transaction {
         within("transaction", record_bytes, limit)?;
         self.record_bytes = record_bytes;
         let Message { exchange, routing_key, payload, properties, headers, .. } = *message;
-        let Message { priority, durability, due, .. } = *message;
+        let Message { priority, mandatory, durability, due, .. } = *message;
         self.messages.push(Copied {
             start: self.bytes.len(),
             exchange: exchange.len(),
@@ -131,6 +132,7 @@ impl Transaction {
             properties: properties.len(),
             headers: headers.len(),
             priority,
+            mandatory,
             durability,
             due,
         });
@@ -306,6 +308,7 @@ impl Copied {
             properties: next(self.properties),
             headers: next(self.headers),
             priority: self.priority,
+            mandatory: self.mandatory,
             durability: self.durability,
             due: self.due,
         }

@@ -14,6 +14,8 @@ use crate::{
 const STRUCTURE: &str = "checkpoint";
 /// Set in the flags of a checkpoint that was written by a clean close.
 const FLAG_CLEAN: u32 = 1;
+/// Set in the flags of a checkpoint with bindings of exchanges to exchanges.
+const FLAG_EXCHANGE_BINDINGS: u32 = 1 << 1;
 /// Set in a membership that has ended.
 const FLAG_ENDED: u8 = 1;
 /// Set in a segment that has an end offset.
@@ -52,6 +54,8 @@ pub struct Checkpoint {
     pub queues: Vec<QueueEntry>,
     /// All segments.
     pub segments: Vec<SegmentEntry>,
+    /// All bindings of exchanges to exchanges, strictly increasing.
+    pub exchange_bindings: Vec<ExchangeBindingEntry>,
     /// The next [`PublisherId`]: all below were used. 0 if there never was a named publisher.
     pub next_publisher: u32,
     /// All named publishers; none where `next_publisher` is 0.
@@ -113,6 +117,19 @@ pub struct GroupEntry {
     /// The key or pattern.
     pub key: Vec<u8>,
     /// The arguments of the rule, opaque.
+    pub arguments: Vec<u8>,
+}
+
+/// A binding of an exchange to an exchange.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ExchangeBindingEntry {
+    /// Where messages come from.
+    pub source: ExchangeId,
+    /// Where they go.
+    pub destination: ExchangeId,
+    /// The key or pattern.
+    pub key: Vec<u8>,
+    /// The arguments, opaque.
     pub arguments: Vec<u8>,
 }
 

@@ -24,8 +24,8 @@ mod wire;
 pub use ack::{AckBytes, AckEncoder, AckItem, AckItems, PAGE_OFFSETS, PAGE_WORDS};
 pub use batch::{Batch, BatchHeader, Records, open_batch, records_in, seal_batch};
 pub use checkpoint::{
-    BaseEntry, Checkpoint, ExchangeEntry, GroupEntry, LogHead, MemberEntry, NextIds, PartEntry,
-    PublisherEntry, QueueEntry, RouteEntry, SegmentEntry,
+    BaseEntry, Checkpoint, ExchangeBindingEntry, ExchangeEntry, GroupEntry, LogHead, MemberEntry,
+    NextIds, PartEntry, PublisherEntry, QueueEntry, RouteEntry, SegmentEntry,
 };
 pub use checksum::{checksum, seed_batch, seed_file, seed_record};
 pub use control::Control;

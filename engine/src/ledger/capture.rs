@@ -97,6 +97,7 @@ impl Ledger {
         checkpoint.next_ids = self.next;
         checkpoint.exchanges = self.exchanges.values().cloned().collect();
         self.named.add_to(checkpoint);
+        checkpoint.exchange_bindings = self.exchange_bindings.iter().cloned().collect();
         checkpoint.routes.reserve_exact(self.routes.len());
         checkpoint.queues.reserve_exact(self.queues.len());
         self.captures += 1;

@@ -17,6 +17,7 @@ mod convert;
 pub(crate) mod count;
 mod delivery_counts;
 pub(crate) mod departure;
+mod exchanges;
 pub(crate) mod live;
 mod named;
 pub(crate) mod queue_ledger;
@@ -25,14 +26,17 @@ mod recount;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
 use fanlog_segment_format::{
     BatchNumber, DecodeError, ExchangeId, GroupId, Offset, QueueId, RouteId, SegmentId,
     ack::AckBytes,
-    checkpoint::{BaseEntry, Checkpoint, ExchangeEntry, GroupEntry, LogHead, NextIds, QueueEntry},
+    checkpoint::{
+        BaseEntry, Checkpoint, ExchangeBindingEntry, ExchangeEntry, GroupEntry, LogHead, NextIds,
+        QueueEntry,
+    },
     control::Control,
 };
 
@@ -86,6 +90,7 @@ pub(crate) struct Effects {
 pub(crate) struct Ledger {
     pub(crate) head: LogHead,
     exchanges: BTreeMap<ExchangeId, ExchangeEntry>,
+    exchange_bindings: BTreeSet<ExchangeBindingEntry>,
     /// Queues' own groups are here only if a route leads to them.
     groups: BTreeMap<GroupId, Group>,
     routes: BTreeMap<RouteId, Route>,
@@ -108,6 +113,7 @@ impl Ledger {
         let mut ledger = Self {
             head: checkpoint.head,
             exchanges: checkpoint.exchanges.iter().map(|entry| (entry.id, entry.clone())).collect(),
+            exchange_bindings: checkpoint.exchange_bindings.iter().cloned().collect(),
             groups: BTreeMap::new(),
             routes: BTreeMap::new(),
             queues: BTreeMap::new(),
@@ -237,7 +243,7 @@ impl Ledger {
         self.live.begin(index.segment, index.first_offset);
         for &position in &*index.controls {
             let (control, _) = Control::decode(&batch[position as usize..])?;
-            self.apply_control(index, &control, log, &mut effects)?;
+            self.apply_control(index.number, index.first_offset, &control, log, &mut effects)?;
         }
         for count in index.routes() {
             if let Some(route) = self.routes.get_mut(&count.route) {
@@ -261,30 +267,38 @@ impl Ledger {
         self.head.next_offset = offset;
     }
 
+    /// Applies control records that are not in the log: what opening makes of what is.
+    ///
+    /// # Errors
+    ///
+    /// As [`apply`](Self::apply).
+    pub(crate) fn apply_at_opening(
+        &mut self,
+        records: &[u8],
+        log: &Log,
+    ) -> Result<(), DecodeError> {
+        let (number, first) = (self.head.next_batch, self.head.next_offset);
+        let mut rest = records;
+        while !rest.is_empty() {
+            let (control, bytes) = Control::decode(rest)?;
+            self.apply_control(number, first, &control, log, &mut Effects::default())?;
+            rest = &rest[bytes..];
+        }
+        Ok(())
+    }
+
     fn apply_control(
         &mut self,
-        index: &BatchIndex,
+        number: BatchNumber,
+        first_offset: Offset,
         control: &Control<'_>,
         log: &Log,
         effects: &mut Effects,
     ) -> Result<(), DecodeError> {
-        let number = index.number;
         match *control {
             Control::RouteDefine { route, ref groups } => {
                 self.next.route = self.next.route.max(route.0 + 1);
                 self.define_route(route, groups.iter().map(GroupId).collect(), log);
-            }
-            Control::ExchangeDeclare { exchange: id, kind, flags, name, arguments } => {
-                self.next.exchange = self.next.exchange.max(id.0 + 1);
-                let (name, arguments) = (name.to_owned(), arguments.to_vec());
-                self.exchanges.insert(id, ExchangeEntry { id, kind, flags, name, arguments });
-            }
-            Control::ExchangeDelete { exchange } => {
-                self.exchange_goes(exchange);
-                self.exchanges.remove(&exchange);
-                self.groups.retain(|_, group| {
-                    group.entry.as_ref().is_none_or(|entry| entry.exchange != exchange)
-                });
             }
             Control::QueueDeclare { queue: id, group, flags, from, name, arguments } => {
                 let options = QueueOptions::stored(flags, arguments)?;
@@ -298,7 +312,7 @@ impl Ledger {
             Control::QueueDelete { queue } => {
                 self.queue_changes(queue);
                 if let Some(queue) = self.queues.remove(&queue) {
-                    self.depart(&queue, index.first_offset);
+                    self.depart(&queue, first_offset);
                     self.groups.remove(&queue.group);
                     effects.deleted.push(queue);
                 }
@@ -341,8 +355,11 @@ impl Ledger {
                 let queue = self.changing(queue, number).filter(|queue| queue.counted(entries));
                 effects.counted.extend(queue.cloned());
             }
-            // Those of publishers; others are written by later versions of the engine, and their
-            // effects are not known to this one.
+            Control::ExchangeDeclare { .. }
+            | Control::ExchangeDelete { .. }
+            | Control::ExchangeBind { .. }
+            | Control::ExchangeUnbind { .. } => self.apply_to_exchange(control),
+            // Those of publishers; others say nothing that is kept.
             _ => self.named.apply(control),
         }
         Ok(())

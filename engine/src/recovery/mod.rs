@@ -27,7 +27,7 @@ mod tail;
 use std::sync::Arc;
 
 use fanlog_segment_format::{
-    Epoch, LogPosition, SegmentId, StoreId,
+    DecodeError, Epoch, LogPosition, SegmentId, StoreId,
     batch::BatchHeader,
     checkpoint::Checkpoint,
     file_name::FileName,
@@ -50,7 +50,7 @@ use crate::{
     keeper::Keeper,
     ledger::Ledger,
     log::{Log, segment::Segment},
-    route::Tables,
+    route::{Records, Tables},
     stats::Counters,
     storage::{Access, AlignedBuffer, Purpose, Storage, StorageFile},
     supply::Supply,
@@ -83,13 +83,17 @@ pub(crate) fn open(
         }
         (read, _) => read?,
     };
-    let Read { log, ledger, mut tables, mut report, epoch } = read;
+    let Read { log, mut ledger, mut tables, mut report, epoch } = read;
     let end = ledger.head.next_offset;
     for queue in ledger.queues() {
         queue.recovered(end);
     }
     tables.next = merge_ids(tables.next, ledger.next_ids());
     tables.recovered();
+    delete_transient(&mut tables, &mut ledger, &log).map_err(|source| {
+        let name = FileName::Checkpoint(newest.number).to_string();
+        Error::decode(storage.path(&name), 0, source)
+    })?;
     report.clean =
         newest.clean && report.replayed_batches == 0 && report.cuts.is_empty() && !harm.any();
     report.created = newest.number == create::FIRST && newest.head.next_batch.0 == 0;
@@ -109,6 +113,21 @@ pub(crate) fn open(
     report.gaps = std::mem::take(&mut found.harm.gaps);
     report.duration = found.clock.now().saturating_sub(began);
     Ok(found.into_core(config, tables, report, pipeline, supply, kept, read_only))
+}
+
+/// Deletes what does not survive a restart. The checkpoint that opening writes says so; after a crash
+/// before it the next opening does it again.
+fn delete_transient(
+    tables: &mut Tables,
+    ledger: &mut Ledger,
+    log: &Log,
+) -> Result<(), DecodeError> {
+    let mut bytes = Vec::new();
+    let at = ledger.head.next_offset;
+    tables.delete_transient(&mut Records { bytes: &mut bytes, at });
+    ledger.apply_at_opening(&bytes, log)?;
+    ledger.settle(log);
+    Ok(())
 }
 
 /// What recovery begins with.

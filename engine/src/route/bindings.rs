@@ -2,41 +2,48 @@
 
 use std::sync::Arc;
 
-use fanlog_segment_format::{ExchangeId, GroupId, QueueId, control::Control, table::Table};
+use fanlog_segment_format::{ExchangeId, GroupId, control::Control, table::Table};
 
 use super::{
     ExchangeKind, Tables,
     change::{Records, check_key},
+    matcher::headers,
     not_found, refused,
     rules::Rule,
     take_id,
 };
 use crate::Result;
 
-/// A binding of a queue, found out to be possible.
-struct Asked {
+/// What a binding is asked to match.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) exchange: &'a str,
+    pub(super) key: &'a str,
+    pub(super) arguments: &'a Table,
+}
+
+/// The rule of an exchange that a binding stands for.
+struct Found {
     exchange: ExchangeId,
     kind: ExchangeKind,
     rule: Arc<Rule>,
-    queue: QueueId,
 }
 
 impl Tables {
     pub(super) fn bind(
         &mut self,
         queue: &str,
-        exchange: &str,
-        key: &str,
+        asked: Asked<'_>,
         records: &mut Records<'_>,
     ) -> Result<()> {
-        let asked = self.binding(queue, exchange, key, "bind")?;
-        let Asked { exchange, kind, rule, queue } = &asked;
-        let group = match self.group_of(*exchange, rule) {
+        let Found { exchange, kind, rule } = self.rule(asked, "bind")?;
+        let queue = self.queue(queue)?;
+        let group = match self.group_of(exchange, &rule) {
             Some(group) => group,
-            None => self.define_group(*exchange, *kind, rule, records)?,
+            None => self.define_group(exchange, kind, &rule, records)?,
         };
-        if self.join(group, *exchange, rule, *queue) {
-            records.push(&Control::Bind { group, queue: *queue, from: records.at });
+        if self.join(group, exchange, &rule, queue) {
+            records.push(&Control::Bind { group, queue, from: records.at });
         }
         Ok(())
     }
@@ -62,16 +69,48 @@ impl Tables {
     pub(super) fn unbind(
         &mut self,
         queue: &str,
-        exchange: &str,
-        key: &str,
+        asked: Asked<'_>,
         records: &mut Records<'_>,
     ) -> Result<()> {
-        let asked = self.binding(queue, exchange, key, "unbind")?;
-        let group = self.group_of(asked.exchange, &asked.rule);
-        let left = group.filter(|&group| self.leave(group, asked.queue));
-        let missing = || not_found("binding", &format!("{exchange} -> {queue} ({key})"));
-        let group = left.ok_or_else(missing)?;
-        records.push(&Control::Unbind { group, queue: asked.queue, to: records.at });
+        let Found { exchange, rule, .. } = self.rule(asked, "unbind")?;
+        let id = self.queue(queue)?;
+        let group = self.group_of(exchange, &rule);
+        let left = group.filter(|&group| self.leave(group, id));
+        let group = left.ok_or_else(|| missing(asked, queue))?;
+        records.push(&Control::Unbind { group, queue: id, to: records.at });
+        self.tidy([exchange], records);
+        Ok(())
+    }
+
+    pub(super) fn bind_exchange(
+        &mut self,
+        destination: &str,
+        asked: Asked<'_>,
+        records: &mut Records<'_>,
+    ) -> Result<()> {
+        let Found { exchange: source, rule, .. } = self.rule(asked, "bind")?;
+        let destination = self.destination(destination, "bind")?;
+        if self.link(source, &rule, destination) {
+            let (key, arguments) = (rule.key.as_bytes(), rule.arguments.as_bytes());
+            records.push(&Control::ExchangeBind { source, destination, key, arguments });
+        }
+        Ok(())
+    }
+
+    pub(super) fn unbind_exchange(
+        &mut self,
+        name: &str,
+        asked: Asked<'_>,
+        records: &mut Records<'_>,
+    ) -> Result<()> {
+        let Found { exchange: source, rule, .. } = self.rule(asked, "unbind")?;
+        let destination = self.destination(name, "unbind")?;
+        if !self.unlink(source, &rule, destination) {
+            return Err(missing(asked, name));
+        }
+        let (key, arguments) = (rule.key.as_bytes(), rule.arguments.as_bytes());
+        records.push(&Control::ExchangeUnbind { source, destination, key, arguments });
+        self.tidy([source], records);
         Ok(())
     }
 
@@ -79,27 +118,42 @@ impl Tables {
         self.exchanges.get(&exchange)?.rules.group(rule)
     }
 
-    /// Finds the ends of a binding, and how the exchange keeps its rule.
-    fn binding(&self, queue: &str, exchange: &str, key: &str, what: &str) -> Result<Asked> {
-        let (exchange, kind, rule) = self.rule(exchange, key, what)?;
-        Ok(Asked { exchange, kind, rule, queue: self.queue(queue)? })
+    /// The exchange that is to get messages of another.
+    fn destination(&self, name: &str, what: &str) -> Result<ExchangeId> {
+        if name.is_empty() { Err(not_the_default(what)) } else { self.exchange_id(name) }
     }
 
-    /// The rule of an exchange that a key stands for.
-    fn rule(
-        &self,
-        exchange: &str,
-        key: &str,
-        what: &str,
-    ) -> Result<(ExchangeId, ExchangeKind, Arc<Rule>)> {
-        if exchange.is_empty() {
-            let why = "it reaches every queue by its name, and nothing else";
-            return Err(refused(&format!("{what} of the default exchange"), why));
+    fn rule(&self, asked: Asked<'_>, what: &str) -> Result<Found> {
+        let Asked { exchange: name, key, arguments } = asked;
+        if name.is_empty() {
+            return Err(not_the_default(what));
         }
         check_key(key)?;
-        let id = self.exchange_id(exchange)?;
-        let found = self.exchanges.get(&id).ok_or_else(|| not_found("exchange", exchange))?;
-        let key = if found.kind == ExchangeKind::Fanout { "" } else { key };
-        Ok((id, found.kind, Arc::new(Rule { key: key.into(), arguments: Table::new() })))
+        let exchange = self.exchange_id(name)?;
+        let found = self.exchanges.get(&exchange).ok_or_else(|| not_found("exchange", name))?;
+        let rule = match found.kind {
+            // It looks at neither.
+            ExchangeKind::Fanout => Rule::new("", &Table::new()),
+            ExchangeKind::Headers => {
+                headers::check(arguments)?;
+                Rule::new(key, arguments)
+            }
+            ExchangeKind::Direct | ExchangeKind::Topic => Rule::new(key, arguments),
+        };
+        Ok(Found { exchange, kind: found.kind, rule: Arc::new(rule) })
     }
+}
+
+fn not_the_default(what: &str) -> crate::Error {
+    let why = "it reaches every queue by its name, and nothing else";
+    refused(&format!("{what} of the default exchange"), why)
+}
+
+fn missing(asked: Asked<'_>, destination: &str) -> crate::Error {
+    let Asked { exchange, key, arguments } = asked;
+    let name = format!("{exchange} -> {destination} ({key})");
+    if arguments.is_empty() {
+        return not_found("binding", &name);
+    }
+    not_found("binding", &format!("{name} {arguments:?}"))
 }

@@ -4,16 +4,15 @@ use fanlog_segment_format::{
     Offset,
     control::Control,
     layout::{KEY_BYTES_MAX, NAME_BYTES_MAX},
+    table::Table,
 };
 
-use super::{ExchangeKind, Tables};
-use crate::{Error, QueueOptions, Result};
-
-/// Flag of a declared exchange: it survives a restart.
-pub(super) const DURABLE: u32 = 1;
+use super::{ExchangeKind, Tables, bindings::Asked};
+use crate::{Error, ExchangeOptions, QueueOptions, Result};
 
 /// One change of the topology, for [`Engine::change`](crate::Engine::change).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Change<'a> {
     /// Declares a durable exchange. It is no change if it exists with the same kind.
     DeclareExchange {
@@ -21,6 +20,20 @@ pub enum Change<'a> {
         name: &'a str,
         /// How it routes.
         kind: ExchangeKind,
+    },
+    /// Declares an exchange. It is no change if it exists with the same kind and options.
+    DeclareExchangeWith {
+        /// 1 to 255 bytes; not `""`, the default exchange's, and none that begins with `amq.`.
+        name: &'a str,
+        /// How it routes.
+        kind: ExchangeKind,
+        /// How else it is to be.
+        options: &'a ExchangeOptions,
+    },
+    /// Deletes an exchange if there is no binding from it, and the bindings that lead to it.
+    DeleteExchangeIfUnused {
+        /// Its name.
+        name: &'a str,
     },
     /// Deletes an exchange and its bindings. Messages already stored stay in their queues.
     DeleteExchange {
@@ -58,6 +71,53 @@ pub enum Change<'a> {
         /// The key that it was bound with.
         routing_key: &'a str,
     },
+    /// Binds a queue with arguments. It is no change if a binding with the same key and arguments
+    /// exists; with others it is another binding. A fanout exchange looks at neither.
+    BindWith {
+        /// The queue.
+        queue: &'a str,
+        /// The exchange; not the default one.
+        exchange: &'a str,
+        /// At most 255 bytes.
+        routing_key: &'a str,
+        /// What a headers exchange matches; others keep them.
+        arguments: &'a Table,
+    },
+    /// Undoes a binding that was made with arguments.
+    UnbindWith {
+        /// The queue.
+        queue: &'a str,
+        /// The exchange.
+        exchange: &'a str,
+        /// The key that it was bound with.
+        routing_key: &'a str,
+        /// The arguments that it was bound with.
+        arguments: &'a Table,
+    },
+    /// Binds an exchange to an exchange: what is published to the source from now on and matches is
+    /// routed by the destination as well. However many ways lead to a queue, also in a circle, it
+    /// gets a message once.
+    BindExchange {
+        /// Where messages go; not the default exchange.
+        destination: &'a str,
+        /// Where they come from; not the default exchange.
+        source: &'a str,
+        /// At most 255 bytes.
+        routing_key: &'a str,
+        /// As for a queue.
+        arguments: &'a Table,
+    },
+    /// Undoes a binding of an exchange to an exchange.
+    UnbindExchange {
+        /// Where messages went.
+        destination: &'a str,
+        /// Where they came from.
+        source: &'a str,
+        /// The key that it was bound with.
+        routing_key: &'a str,
+        /// The arguments that it was bound with.
+        arguments: &'a Table,
+    },
 }
 
 impl<'a> Change<'a> {
@@ -66,14 +126,24 @@ impl<'a> Change<'a> {
         Self::DeclareQueue { name, options: QueueOptions::plain() }
     }
 
-    /// An upper bound of its control records' bytes, but for the bindings that deleting an exchange
-    /// undoes.
+    /// An upper bound of its control records' bytes, but for what else goes with an exchange or a
+    /// queue.
     pub(crate) fn record_bytes_max(&self) -> usize {
         128 + match *self {
             Self::DeclareExchange { name, .. }
             | Self::DeleteExchange { name }
+            | Self::DeleteExchangeIfUnused { name }
             | Self::DeleteQueue { name } => name.len(),
             Self::DeclareQueue { name, options } => name.len() + options.record_bytes_max(),
+            Self::DeclareExchangeWith { name, options, .. } => {
+                name.len() + options.record_bytes_max()
+            }
+            Self::BindWith { routing_key, arguments, .. }
+            | Self::UnbindWith { routing_key, arguments, .. }
+            | Self::BindExchange { routing_key, arguments, .. }
+            | Self::UnbindExchange { routing_key, arguments, .. } => {
+                routing_key.len() + arguments.as_bytes().len()
+            }
             Self::Bind { routing_key, .. } | Self::Unbind { routing_key, .. } => routing_key.len(),
         }
     }
@@ -120,18 +190,44 @@ impl Tables {
     /// Applies one change and appends its records.
     fn apply(&mut self, change: &Change<'_>, records: &mut Records<'_>) -> Result<()> {
         match *change {
-            Change::DeclareExchange { name, kind } => self.declare_exchange(name, kind, records),
-            Change::DeleteExchange { name } => self.delete_exchange(name, records),
+            Change::DeclareExchange { name, kind } => {
+                self.declare_exchange(name, kind, ExchangeOptions::plain(), records)
+            }
+            Change::DeclareExchangeWith { name, kind, options } => {
+                self.declare_exchange(name, kind, options, records)
+            }
+            Change::DeleteExchange { name } => self.delete_exchange(name, false, records),
+            Change::DeleteExchangeIfUnused { name } => self.delete_exchange(name, true, records),
             Change::DeclareQueue { name, options } => self.declare_queue(name, options, records),
             Change::DeleteQueue { name } => self.delete_queue(name, records),
             Change::Bind { queue, exchange, routing_key } => {
-                self.bind(queue, exchange, routing_key, records)
+                self.bind(queue, plain(exchange, routing_key), records)
+            }
+            Change::BindWith { queue, exchange, routing_key: key, arguments } => {
+                self.bind(queue, Asked { exchange, key, arguments }, records)
             }
             Change::Unbind { queue, exchange, routing_key } => {
-                self.unbind(queue, exchange, routing_key, records)
+                self.unbind(queue, plain(exchange, routing_key), records)
             }
+            Change::UnbindWith { queue, exchange, routing_key: key, arguments } => {
+                self.unbind(queue, Asked { exchange, key, arguments }, records)
+            }
+            Change::BindExchange { destination, source: exchange, routing_key: key, arguments } => {
+                self.bind_exchange(destination, Asked { exchange, key, arguments }, records)
+            }
+            Change::UnbindExchange {
+                destination,
+                source: exchange,
+                routing_key: key,
+                arguments,
+            } => self.unbind_exchange(destination, Asked { exchange, key, arguments }, records),
         }
     }
+}
+
+fn plain<'a>(exchange: &'a str, key: &'a str) -> Asked<'a> {
+    static NONE: Table = Table::new();
+    Asked { exchange, key, arguments: &NONE }
 }
 
 pub(crate) fn check_name(what: &'static str, name: &str) -> Result<()> {

@@ -47,7 +47,7 @@ use self::{
     rules::{Rule, Rules},
     undo::Undo,
 };
-use crate::{Error, QueueOptions, Result};
+use crate::{Error, ExchangeOptions, QueueOptions, Result};
 
 /// The default exchange: routes to the queue named by the key, can't be bound or deleted.
 pub(crate) const DEFAULT_EXCHANGE: ExchangeId = ExchangeId(0);
@@ -56,6 +56,8 @@ pub(crate) const DEFAULT_EXCHANGE: ExchangeId = ExchangeId(0);
 struct Exchange {
     name: Arc<str>,
     kind: ExchangeKind,
+    /// `None` if they are plain.
+    options: Option<Box<ExchangeOptions>>,
     rules: Rules,
     /// The bindings that lead here from exchanges.
     sources: HashSet<(ExchangeId, Arc<Rule>)>,
@@ -86,6 +88,8 @@ pub(crate) struct Routed {
     pub(crate) route: RouteId,
     pub(crate) exchange: ExchangeId,
     pub(crate) version: u64,
+    /// All messages with its exchange and key have this route.
+    pub(crate) by_key: bool,
 }
 
 /// Names, bindings and routes, as publishers see them.
@@ -116,14 +120,19 @@ impl Tables {
     /// The route of these groups, if it was defined before.
     pub(crate) fn route_of(&self, matched: &Matched) -> Option<Routed> {
         let route = self.routes.get(&matched.groups)?;
-        Some(Routed { route, exchange: matched.exchange, version: self.version })
+        Some(self.routed(route, matched))
     }
 
     /// Gives a set of groups a route. The caller writes its definition before its first use.
     pub(crate) fn define_route(&mut self, matched: &Matched) -> Result<Routed> {
         let route = RouteId(take_id(&mut self.next.route, "route")?);
         self.routes.insert(&matched.groups, route);
-        Ok(Routed { route, exchange: matched.exchange, version: self.version })
+        Ok(self.routed(route, matched))
+    }
+
+    fn routed(&self, route: RouteId, matched: &Matched) -> Routed {
+        let Matched { exchange, by_headers, .. } = *matched;
+        Routed { route, exchange, version: self.version, by_key: !by_headers }
     }
 
     /// No message goes to this group any more.

@@ -71,8 +71,12 @@ impl Tables {
 
     pub(super) fn delete_queue(&mut self, name: &str, records: &mut Records<'_>) -> Result<()> {
         let id = self.queue(name)?;
+        let bound = self.queues.get(&id).map(|queue| queue.bound.as_slice()).unwrap_or_default();
+        let groups = bound.iter().filter_map(|group| self.groups.get(group));
+        let exchanges: Vec<_> = groups.map(|group| group.exchange).collect();
         self.remove_queue(id);
         records.push(&Control::QueueDelete { queue: id });
+        self.tidy(exchanges, records);
         Ok(())
     }
 

@@ -3,20 +3,24 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use fanlog_segment_format::{
-    DecodeError, ExchangeId, GroupId, RouteId, checkpoint::Checkpoint, control::Control,
+    DecodeError, ExchangeId, GroupId, RouteId,
+    checkpoint::{Checkpoint, ExchangeEntry},
+    control::Control,
     table::Table,
 };
 
-use super::{Exchange, ExchangeKind, Group, NamedQueue, Tables, rules::Rule};
-use crate::QueueOptions;
+use super::{ExchangeKind, Group, NamedQueue, Tables, rules::Rule};
+use crate::{ExchangeOptions, QueueOptions};
 
 impl Tables {
     /// The tables as a checkpoint has them. Once the log behind it was replayed,
     /// [`recovered`](Self::recovered) is called.
     pub(crate) fn from_checkpoint(checkpoint: &Checkpoint) -> Result<Self, DecodeError> {
         let mut tables = Self { next: checkpoint.next_ids, ..Self::default() };
+        tables.predeclare();
         for entry in &checkpoint.exchanges {
-            tables.recover_exchange(entry.id, &entry.name, entry.kind)?;
+            let ExchangeEntry { id, kind, flags, name, arguments } = entry;
+            tables.recover_exchange(*id, name, *kind, *flags, arguments)?;
         }
         for entry in &checkpoint.groups {
             tables.recover_group(entry.id, entry.exchange, &entry.key, &entry.arguments)?;
@@ -29,6 +33,10 @@ impl Tables {
             for member in entry.members.iter().filter(|member| member.to.is_none()) {
                 tables.join_again(member.group, entry.id);
             }
+        }
+        for entry in &checkpoint.exchange_bindings {
+            let rule = recovered_rule(&entry.key, &entry.arguments)?;
+            tables.link(entry.source, &rule, entry.destination);
         }
         for entry in &checkpoint.routes {
             tables.recover_route(entry.id, &entry.groups);
@@ -50,10 +58,11 @@ impl Tables {
         id: ExchangeId,
         name: &str,
         code: u8,
+        flags: u32,
+        arguments: &[u8],
     ) -> Result<(), DecodeError> {
         let kind = ExchangeKind::from_code(code).ok_or_else(|| unknown_kind(code))?;
-        self.add_exchange(id, Exchange::new(name, kind));
-        self.next.exchange = self.next.exchange.max(id.0 + 1);
+        self.declare_again(id, name, kind, ExchangeOptions::stored(flags, arguments)?);
         Ok(())
     }
 
@@ -65,9 +74,7 @@ impl Tables {
         arguments: &[u8],
     ) -> Result<(), DecodeError> {
         self.next.group = self.next.group.max(id.0 + 1);
-        let key = String::from_utf8_lossy(key).into();
-        let arguments = Table::from_bytes(arguments.to_vec())?;
-        let rule = Arc::new(Rule { key, arguments });
+        let rule = recovered_rule(key, arguments)?;
         self.groups.insert(id, Group { exchange, rule, members: BTreeSet::new() });
         Ok(())
     }
@@ -90,10 +97,16 @@ impl Tables {
     /// Does to the tables what a control record of the log says.
     pub(crate) fn replay(&mut self, control: &Control<'_>) -> Result<(), DecodeError> {
         match *control {
-            Control::ExchangeDeclare { exchange, kind, name, .. } => {
-                self.recover_exchange(exchange, name, kind)?;
+            Control::ExchangeDeclare { exchange, kind, flags, name, arguments } => {
+                self.recover_exchange(exchange, name, kind, flags, arguments)?;
             }
-            Control::ExchangeDelete { exchange } => self.remove_exchange(exchange, None),
+            Control::ExchangeDelete { exchange } => drop(self.remove_exchange(exchange, None)),
+            Control::ExchangeBind { source, destination, key, arguments } => {
+                self.link(source, &recovered_rule(key, arguments)?, destination);
+            }
+            Control::ExchangeUnbind { source, destination, key, arguments } => {
+                self.unlink(source, &recovered_rule(key, arguments)?, destination);
+            }
             Control::QueueDeclare { queue, group, flags, name, arguments, .. } => {
                 let options = QueueOptions::stored(flags, arguments)?;
                 self.add_queue(queue, NamedQueue::new(name, group, options));
@@ -119,12 +132,18 @@ impl Tables {
     }
 }
 
+fn recovered_rule(key: &[u8], arguments: &[u8]) -> Result<Arc<Rule>, DecodeError> {
+    let key = String::from_utf8_lossy(key).into();
+    let arguments = Table::from_bytes(arguments.to_vec())?;
+    Ok(Arc::new(Rule { key, arguments }))
+}
+
 fn unknown_kind(code: u8) -> DecodeError {
     DecodeError::Field {
         structure: "exchange",
         position: 0,
         field: "kind",
-        expected: "1 (fanout), 2 (direct) or 3 (topic)",
+        expected: "1 (fanout), 2 (direct), 3 (topic) or 4 (headers)",
         found: u64::from(code),
     }
 }

@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use fanlog_segment_format::{ExchangeId, GroupId, layout::ROUTE_GROUPS_MAX};
+use fanlog_segment_format::{ExchangeId, GroupId, layout::ROUTE_GROUPS_MAX, table::TableRef};
 
-use super::{DEFAULT_EXCHANGE, Tables, not_found};
+use super::{DEFAULT_EXCHANGE, ExchangeKind, Tables, not_found, refused};
 use crate::{Error, Result, message::within};
 
 /// Where a message goes.
@@ -14,6 +14,19 @@ pub(crate) struct Matched {
     pub(crate) exchange: ExchangeId,
     /// The groups whose queues get it; strictly increasing, and none of them is without a queue.
     pub(crate) groups: Vec<GroupId>,
+    /// Its headers were looked at: another message with its key may go elsewhere.
+    pub(crate) by_headers: bool,
+}
+
+/// A message on its way through exchanges.
+struct Passing<'a> {
+    key: &'a str,
+    headers: &'a [u8],
+    /// Headers that were looked at.
+    table: Option<TableRef<'a>>,
+    groups: Vec<GroupId>,
+    /// Exchanges that it is led to by the one that it is at.
+    led: Vec<ExchangeId>,
 }
 
 impl Tables {
@@ -21,42 +34,66 @@ impl Tables {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] if there is no such exchange; [`Error::TooLarge`] if it would go to more
-    /// groups than a route can have.
-    pub(crate) fn matched(&self, exchange: &str, key: &str) -> Result<Matched> {
+    /// [`Error::NotFound`] if there is no such exchange; [`Error::Headers`] if it comes to a headers
+    /// exchange and has no valid headers; [`Error::TooLarge`] if it would go to more groups than a
+    /// route can have.
+    pub(crate) fn matched(&self, exchange: &str, key: &str, headers: &[u8]) -> Result<Matched> {
         let entered = self.exchange_id(exchange)?;
-        let mut groups = Vec::new();
-        self.pass(entered, key, &mut groups);
+        let (groups, led) = (Vec::new(), Vec::new());
+        let mut passing = Passing { key, headers, table: None, groups, led };
+        self.pass(entered, &mut passing)?;
+        let Passing { mut groups, table, .. } = passing;
         groups.sort_unstable();
         groups.dedup();
         within("route", groups.len(), ROUTE_GROUPS_MAX)?;
-        Ok(Matched { exchange: entered, groups })
+        Ok(Matched { exchange: entered, groups, by_headers: table.is_some() })
+    }
+
+    /// Checks that messages may be published to an exchange from outside.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if it is internal, [`Error::NotFound`].
+    pub(crate) fn check_open(&self, exchange: &str) -> Result<()> {
+        let found = self.exchanges.get(&self.exchange_id(exchange)?);
+        if found.is_some_and(|found| found.options().internal) {
+            let why = "it is internal: only other exchanges lead to it";
+            return Err(refused(&format!("publish to exchange {exchange:?}"), why));
+        }
+        Ok(())
     }
 
     /// Passes a message through an exchange and all those that it leads to, each once.
-    fn pass(&self, entered: ExchangeId, key: &str, groups: &mut Vec<GroupId>) {
+    fn pass(&self, entered: ExchangeId, passing: &mut Passing<'_>) -> Result<()> {
         let mut next = vec![entered];
         let mut seen = HashSet::from([entered]);
-        let mut led = Vec::new();
         while let Some(at) = next.pop() {
-            self.pass_one(at, key, groups, &mut led);
-            next.extend(led.drain(..).filter(|&exchange| seen.insert(exchange)));
+            self.pass_one(at, passing)?;
+            next.extend(passing.led.drain(..).filter(|&exchange| seen.insert(exchange)));
         }
+        Ok(())
     }
 
-    fn pass_one(
-        &self,
-        at: ExchangeId,
-        key: &str,
-        groups: &mut Vec<GroupId>,
-        led: &mut Vec<ExchangeId>,
-    ) {
+    fn pass_one(&self, at: ExchangeId, passing: &mut Passing<'_>) -> Result<()> {
+        let groups = passing.groups.len();
         if at == DEFAULT_EXCHANGE {
-            let queue = self.queue_ids.get(key).and_then(|id| self.queues.get(id));
-            groups.extend(queue.map(|queue| queue.own));
-        } else if let Some(exchange) = self.exchanges.get(&at) {
-            exchange.rules.matches(key, groups, led);
+            let queue = self.queue_ids.get(passing.key).and_then(|id| self.queues.get(id));
+            passing.groups.extend(queue.map(|queue| queue.own));
+            return Ok(());
         }
+        let Some(exchange) = self.exchanges.get(&at) else { return Ok(()) };
+        let headers = match exchange.kind {
+            ExchangeKind::Headers => passing.table()?,
+            _ => TableRef::default(),
+        };
+        exchange.rules.matches(passing.key, headers, &mut passing.groups, &mut passing.led);
+        if passing.groups.len() == groups
+            && passing.led.is_empty()
+            && let Some(alternate) = &exchange.options().alternate
+        {
+            passing.led.extend(self.exchange_id(alternate));
+        }
+        Ok(())
     }
 
     /// The id of an exchange, the default one's too.
@@ -65,6 +102,17 @@ impl Tables {
             return Ok(DEFAULT_EXCHANGE);
         }
         self.exchange_ids.get(name).copied().ok_or_else(|| not_found("exchange", name))
+    }
+}
+
+impl<'a> Passing<'a> {
+    fn table(&mut self) -> Result<TableRef<'a>> {
+        if let Some(table) = self.table {
+            return Ok(table);
+        }
+        let table = TableRef::new(self.headers).map_err(|source| Error::Headers { source })?;
+        self.table = Some(table);
+        Ok(table)
     }
 }
 

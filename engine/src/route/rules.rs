@@ -5,7 +5,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use fanlog_segment_format::{ExchangeId, GroupId, table::Table};
+use fanlog_segment_format::{
+    ExchangeId, GroupId,
+    table::{Table, TableRef},
+};
 
 use super::{ExchangeKind, matcher::Matcher};
 
@@ -15,6 +18,21 @@ pub(super) struct Rule {
     pub(super) key: Box<str>,
     /// In order of their keys, each once.
     pub(super) arguments: Table,
+}
+
+impl Rule {
+    /// A rule with these arguments, in whichever order they are given.
+    pub(super) fn new(key: &str, arguments: &Table) -> Self {
+        let mut sorted: Vec<_> = arguments.iter().collect();
+        // Of several with one key the first counts: the sort is stable.
+        sorted.sort_by_key(|(key, _)| *key);
+        sorted.dedup_by_key(|(key, _)| *key);
+        let mut arguments = Table::new();
+        for (key, value) in sorted {
+            arguments.push(key, value);
+        }
+        Self { key: key.into(), arguments }
+    }
 }
 
 /// A rule and to whom it leads.
@@ -42,6 +60,11 @@ impl Rules {
 
     fn get(&self, rule: &Rule) -> Option<&Bound> {
         self.bound.get(*self.by_rule.get(rule)? as usize)?.as_ref()
+    }
+
+    /// Whether nothing is bound.
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_rule.is_empty()
     }
 
     /// The group of the queues that are bound by a rule.
@@ -76,7 +99,7 @@ impl Rules {
         change(bound);
         if bound.group.is_none() && bound.exchanges.is_empty() {
             self.by_rule.remove(rule);
-            self.matcher.remove(&rule.key, at);
+            self.matcher.remove(rule, at);
             self.bound[at as usize] = None;
             self.free.push(at);
         }
@@ -90,7 +113,7 @@ impl Rules {
         self.bound[at as usize] =
             Some(Bound { rule: Arc::clone(rule), group: None, exchanges: Vec::new() });
         self.by_rule.insert(Arc::clone(rule), at);
-        self.matcher.add(&rule.key, at);
+        self.matcher.add(rule, at);
         at
     }
 
@@ -98,11 +121,12 @@ impl Rules {
     pub(super) fn matches(
         &self,
         key: &str,
+        headers: TableRef<'_>,
         groups: &mut Vec<GroupId>,
         exchanges: &mut Vec<ExchangeId>,
     ) {
         let mut rules = Vec::new();
-        self.matcher.matches(key, &mut rules);
+        self.matcher.matches(key, headers, &mut rules);
         for bound in rules.iter().filter_map(|&at| self.bound[at as usize].as_ref()) {
             groups.extend(bound.group);
             exchanges.extend(&bound.exchanges);

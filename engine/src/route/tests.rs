@@ -20,6 +20,7 @@ fn applied(tables: &mut Tables, changes: &[Change<'_>]) -> Result<usize> {
 fn tables() -> Tables {
     let mut tables = Tables::default();
     tables.next.exchange = 1;
+    tables.predeclare();
     tables
 }
 
@@ -39,7 +40,7 @@ const TOPIC: Change<'_> = Change::DeclareExchange { name: "t", kind: ExchangeKin
 
 /// Whether a message with this exchange and key would reach a queue.
 fn routes(tables: &Tables, exchange: &str, key: &str) -> bool {
-    !tables.matched(exchange, key).unwrap().groups.is_empty()
+    !tables.matched(exchange, key, &[]).unwrap().groups.is_empty()
 }
 
 #[test]
@@ -124,6 +125,7 @@ fn replaying_the_records_of_changes_makes_the_same_tables() {
     let mut records = Records { bytes: &mut bytes, at: Offset(0) };
     tables.apply_all(&changes, &mut records).unwrap();
     let mut again = Tables::default();
+    again.predeclare();
     let mut rest = &bytes[..];
     while !rest.is_empty() {
         let (control, length) = Control::decode(rest).unwrap();
@@ -141,16 +143,17 @@ fn replaying_the_records_of_changes_makes_the_same_tables() {
 fn a_group_gets_a_route_once_and_keeps_it() {
     let mut tables = tables();
     applied(&mut tables, &[FANOUT, QUEUE, bind("q", "f", "")]).unwrap();
-    let matched = tables.matched("f", "").unwrap();
+    let matched = tables.matched("f", "", &[]).unwrap();
     assert_eq!(tables.route_of(&matched), None);
     let routed = tables.define_route(&matched).unwrap();
-    assert_eq!(tables.route_of(&tables.matched("f", "other key").unwrap()), Some(routed));
+    assert_eq!(tables.route_of(&tables.matched("f", "other key", &[]).unwrap()), Some(routed));
 }
 
 #[test]
 fn a_remembered_route_is_found_until_another_takes_its_slot() {
     let mut cache = RouteCache::new();
-    let routed = |route| Routed { route: RouteId(route), exchange: ExchangeId(1), version: 3 };
+    let routed =
+        |route| Routed { route: RouteId(route), exchange: ExchangeId(1), version: 3, by_key: true };
     cache.remember("x", "a", routed(1));
     assert_eq!(cache.find("x", "a"), Some(routed(1)));
     assert_eq!(cache.find("xa", ""), None);
@@ -163,7 +166,8 @@ fn a_remembered_route_is_found_until_another_takes_its_slot() {
 #[test]
 fn the_shared_cache_forgets_all_when_the_topology_changes() {
     let cache = SharedRoutes::default();
-    let routed = |version| Routed { route: RouteId(1), exchange: ExchangeId(1), version };
+    let routed =
+        |version| Routed { route: RouteId(1), exchange: ExchangeId(1), version, by_key: true };
     for key in 0..100 {
         cache.remember("x", &key.to_string(), routed(3));
     }
@@ -187,7 +191,7 @@ fn a_route_is_the_set_of_rules_that_match_and_of_one_set_there_is_one_route() {
         [bind("q", "t", "a.*"), bind("p", "t", "#"), bind("q", "t", "#"), bind("q", "t", "b")];
     applied(&mut tables, &[TOPIC, QUEUE, p]).unwrap();
     applied(&mut tables, &binds).unwrap();
-    let matched = |tables: &Tables, key: &str| tables.matched("t", key).unwrap();
+    let matched = |tables: &Tables, key: &str| tables.matched("t", key, &[]).unwrap();
     assert_eq!(matched(&tables, "a.x").groups.len(), 2);
     assert_eq!(matched(&tables, "a.x"), matched(&tables, "a.y"));
     assert_eq!(matched(&tables, "c").groups.len(), 1);
@@ -208,7 +212,7 @@ fn routes_of_rules_that_are_gone_are_forgotten() {
     for round in 0..5000 {
         let key = format!("k{round}");
         applied(&mut tables, &[bind("q", "t", &key)]).unwrap();
-        let matched = tables.matched("t", &key).unwrap();
+        let matched = tables.matched("t", &key, &[]).unwrap();
         assert_eq!(matched.groups.len(), 2);
         tables.define_route(&matched).unwrap();
         applied(&mut tables, &[unbind("q", "t", &key)]).unwrap();
@@ -224,8 +228,9 @@ fn a_call_that_fails_at_its_end_leaves_the_tables_as_they_were() {
     applied(&mut tables, &before).unwrap();
     applied(&mut tables, &[bind("p", "t", "x.#"), bind("q", "t", "x.#")]).unwrap();
     let matches = |tables: &Tables| {
-        ["a", "x", "x.y", "z"]
-            .map(|key| ["f", "d", "t", ""].map(|exchange| tables.matched(exchange, key).unwrap()))
+        ["a", "x", "x.y", "z"].map(|key| {
+            ["f", "d", "t", ""].map(|exchange| tables.matched(exchange, key, &[]).unwrap())
+        })
     };
     let shown = |tables: &Tables| {
         (matches(tables), tables.list_queues(), tables.list_exchanges(), tables.list_bindings())

@@ -63,7 +63,9 @@ impl Tables {
     /// Takes an exchange that has no binding. Says whether it was there.
     pub(super) fn take_exchange(&mut self, id: ExchangeId) -> bool {
         let Some(exchange) = self.exchanges.remove(&id) else { return false };
-        self.exchange_ids.remove(&exchange.name);
+        if self.exchange_ids.get(&exchange.name) == Some(&id) {
+            self.exchange_ids.remove(&exchange.name);
+        }
         self.undo.push(Undo::TakeExchange(id, Box::new(exchange)));
         true
     }
@@ -78,7 +80,9 @@ impl Tables {
     /// Takes a queue that is bound to nothing. Says whether it was there.
     pub(super) fn take_queue(&mut self, id: QueueId) -> bool {
         let Some(queue) = self.queues.remove(&id) else { return false };
-        self.queue_ids.remove(&queue.name);
+        if self.queue_ids.get(&queue.name) == Some(&id) {
+            self.queue_ids.remove(&queue.name);
+        }
         self.group_is_gone(queue.own);
         self.undo.push(Undo::TakeQueue(id, queue));
         true

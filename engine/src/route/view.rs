@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use fanlog_segment_format::{QueueId, table::Table};
 
-use super::{ExchangeKind, Tables};
+use super::{Exchange, ExchangeKind, Tables};
+use crate::ExchangeOptions;
 
 /// A binding, as the tables know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Binding {
-    /// The queue.
+    /// The queue, or exchange.
     pub(crate) destination: Arc<str>,
     pub(crate) exchange: Arc<str>,
     pub(crate) routing_key: String,
@@ -17,12 +18,33 @@ pub(crate) struct Binding {
 }
 
 impl Tables {
-    /// Exchanges by name, without the default one.
-    pub(crate) fn list_exchanges(&self) -> Vec<(Arc<str>, ExchangeKind)> {
-        let exchanges = self.exchanges.values();
-        let mut list: Vec<_> =
-            exchanges.map(|found| (Arc::clone(&found.name), found.kind)).collect();
+    /// Exchanges by name, without the default one and those that are there by themselves and not
+    /// bound.
+    pub(crate) fn list_exchanges(&self) -> Vec<(Arc<str>, ExchangeKind, ExchangeOptions)> {
+        let exchanges =
+            self.exchanges.iter().filter(|(id, found)| !Self::is_unused_predeclared(**id, found));
+        let view =
+            |found: &Exchange| (Arc::clone(&found.name), found.kind, found.options().clone());
+        let mut list: Vec<_> = exchanges.map(|(_, found)| view(found)).collect();
         list.sort_by(|a, b| a.0.cmp(&b.0));
+        list
+    }
+
+    /// Every binding of an exchange to an exchange.
+    pub(crate) fn list_exchange_bindings(&self) -> Vec<Binding> {
+        let mut list = Vec::new();
+        for destination in self.exchanges.values() {
+            for (source, rule) in &destination.sources {
+                let Some(source) = self.exchanges.get(source) else { continue };
+                list.push(Binding {
+                    destination: Arc::clone(&destination.name),
+                    exchange: Arc::clone(&source.name),
+                    routing_key: rule.key.to_string(),
+                    arguments: rule.arguments.clone(),
+                });
+            }
+        }
+        sort(&mut list);
         list
     }
 

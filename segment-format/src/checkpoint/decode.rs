@@ -1,9 +1,10 @@
 //! A checkpoint from bytes. Nothing is reserved that the bytes that are left could not fill.
 
 use super::{
-    BaseEntry, Checkpoint, ExchangeEntry, FLAG_CLEAN, FLAG_END, FLAG_ENDED, FLAG_LEFT, FLAG_SEALED,
-    FLAG_UNCOUNTED, GroupEntry, LogHead, MemberEntry, NextIds, PartEntry, PublisherEntry,
-    QueueEntry, RouteEntry, STRUCTURE, SegmentEntry,
+    BaseEntry, Checkpoint, ExchangeBindingEntry, ExchangeEntry, FLAG_CLEAN, FLAG_END, FLAG_ENDED,
+    FLAG_EXCHANGE_BINDINGS, FLAG_LEFT, FLAG_SEALED, FLAG_UNCOUNTED, GroupEntry, LogHead,
+    MemberEntry, NextIds, PartEntry, PublisherEntry, QueueEntry, RouteEntry, STRUCTURE,
+    SegmentEntry,
 };
 use crate::checksum::{checksum, seed_file};
 use crate::layout::{
@@ -31,7 +32,7 @@ impl Checkpoint {
     /// other [`DecodeError`]: no valid checkpoint.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(STRUCTURE, bytes);
-        let mut checkpoint = read_header(&mut reader, bytes)?;
+        let (mut checkpoint, flags) = read_header(&mut reader, bytes)?;
         checkpoint.head = LogHead {
             position: LogPosition { segment: SegmentId(reader.u64()?), position: reader.u64()? },
             next_batch: BatchNumber(reader.u64()?),
@@ -50,6 +51,9 @@ impl Checkpoint {
         checkpoint.routes = read_list(&mut reader, 24, read_route)?;
         checkpoint.queues = read_list(&mut reader, 94, read_queue)?;
         checkpoint.segments = read_list(&mut reader, 56, read_segment)?;
+        if flags & FLAG_EXCHANGE_BINDINGS != 0 {
+            checkpoint.exchange_bindings = read_exchange_bindings(&mut reader)?;
+        }
         if !reader.rest().is_empty() {
             checkpoint.next_publisher = reader.u32()?;
             if checkpoint.next_publisher == 0 {
@@ -63,7 +67,7 @@ impl Checkpoint {
 }
 
 /// Reads the fixed part, and checks the length and the checksum of the file.
-fn read_header(reader: &mut Reader<'_>, bytes: &[u8]) -> Result<Checkpoint, DecodeError> {
+fn read_header(reader: &mut Reader<'_>, bytes: &[u8]) -> Result<(Checkpoint, u32), DecodeError> {
     reader.magic(CHECKPOINT_MAGIC)?;
     let found = reader.u32()?;
     if found != FORMAT_VERSION {
@@ -86,11 +90,11 @@ fn read_header(reader: &mut Reader<'_>, bytes: &[u8]) -> Result<Checkpoint, Deco
     if found != expected {
         return Err(DecodeError::Checksum { structure: STRUCTURE, position: 0, expected, found });
     }
-    if flags & !FLAG_CLEAN != 0 {
+    if flags & !(FLAG_CLEAN | FLAG_EXCHANGE_BINDINGS) != 0 {
         return Err(reader.field(52, "flags", "known flags only", flags.into()));
     }
     let clean = flags & FLAG_CLEAN != 0;
-    Ok(Checkpoint { store, number, epoch, clean, created_us, ..Checkpoint::default() })
+    Ok((Checkpoint { store, number, epoch, clean, created_us, ..Checkpoint::default() }, flags))
 }
 
 /// Reads a count and that many entries of at least `entry` bytes each.
@@ -131,6 +135,27 @@ fn read_exchange(reader: &mut Reader<'_>) -> Result<ExchangeEntry, DecodeError> 
         name: read_name(reader)?,
         arguments: reader.long_bytes(ARGUMENTS_BYTES_MAX)?.to_vec(),
     })
+}
+
+/// Reads the bindings of exchanges to exchanges: at least one, in strictly increasing order.
+fn read_exchange_bindings(
+    reader: &mut Reader<'_>,
+) -> Result<Vec<ExchangeBindingEntry>, DecodeError> {
+    let start = reader.rest().len();
+    let list = read_list(reader, 14, |reader| {
+        Ok(ExchangeBindingEntry {
+            source: ExchangeId(reader.u32()?),
+            destination: ExchangeId(reader.u32()?),
+            key: read_short(reader, KEY_BYTES_MAX)?.to_vec(),
+            arguments: reader.long_bytes(ARGUMENTS_BYTES_MAX)?.to_vec(),
+        })
+    })?;
+    if list.is_empty() || !list.is_sorted_by(|a, b| a < b) {
+        let back = start.saturating_sub(reader.rest().len());
+        let found = u64_of(list.len());
+        return Err(reader.field(back, "exchange bindings", "some, strictly increasing", found));
+    }
+    Ok(list)
 }
 
 fn read_group(reader: &mut Reader<'_>) -> Result<GroupEntry, DecodeError> {

@@ -1,9 +1,9 @@
 //! A checkpoint as bytes.
 
 use super::{
-    BaseEntry, Checkpoint, ExchangeEntry, FLAG_CLEAN, FLAG_END, FLAG_ENDED, FLAG_LEFT, FLAG_SEALED,
-    FLAG_UNCOUNTED, GroupEntry, MemberEntry, PartEntry, PublisherEntry, QueueEntry, RouteEntry,
-    SegmentEntry,
+    BaseEntry, Checkpoint, ExchangeBindingEntry, ExchangeEntry, FLAG_CLEAN, FLAG_END, FLAG_ENDED,
+    FLAG_EXCHANGE_BINDINGS, FLAG_LEFT, FLAG_SEALED, FLAG_UNCOUNTED, GroupEntry, MemberEntry,
+    PartEntry, PublisherEntry, QueueEntry, RouteEntry, SegmentEntry,
 };
 use crate::checksum::{checksum, seed_file};
 use crate::layout::{
@@ -28,6 +28,9 @@ impl Checkpoint {
         write_list(&mut out, &self.routes, write_route);
         write_list(&mut out, &self.queues, write_queue);
         write_list(&mut out, &self.segments, write_segment);
+        if !self.exchange_bindings.is_empty() {
+            write_list(&mut out, &self.exchange_bindings, write_exchange_binding);
+        }
         assert!(self.next_publisher > 0 || self.publishers.is_empty(), "no ids, no publishers");
         if self.next_publisher > 0 {
             out.u32(self.next_publisher);
@@ -38,7 +41,8 @@ impl Checkpoint {
         let mut writer = SliceWriter::new(head);
         writer.bytes(&CHECKPOINT_MAGIC);
         writer.u32(FORMAT_VERSION);
-        writer.u32(if self.clean { FLAG_CLEAN } else { 0 });
+        let bindings = if self.exchange_bindings.is_empty() { 0 } else { FLAG_EXCHANGE_BINDINGS };
+        writer.u32(bindings | if self.clean { FLAG_CLEAN } else { 0 });
         writer.bytes(&self.store.0);
         writer.u64(self.number);
         writer.u64(length);
@@ -90,6 +94,13 @@ fn write_exchange(out: &mut VecWriter<'_>, entry: &ExchangeEntry) {
     out.u8(entry.kind);
     out.u32(entry.flags);
     write_short(out, entry.name.as_bytes(), NAME_BYTES_MAX);
+    out.long_bytes(&entry.arguments, ARGUMENTS_BYTES_MAX);
+}
+
+fn write_exchange_binding(out: &mut VecWriter<'_>, entry: &ExchangeBindingEntry) {
+    out.u32(entry.source.0);
+    out.u32(entry.destination.0);
+    write_short(out, &entry.key, KEY_BYTES_MAX);
     out.long_bytes(&entry.arguments, ARGUMENTS_BYTES_MAX);
 }
 

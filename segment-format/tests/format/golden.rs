@@ -40,6 +40,11 @@ fn cases() -> Vec<Case> {
             checkpoint_again,
         ),
         ("checkpoint_empty", Checkpoint::default().encode(), checkpoint_again),
+        (
+            "checkpoint_with_exchange_bindings",
+            samples::checkpoint_with_exchange_bindings().encode(),
+            checkpoint_again,
+        ),
     ];
     let named = |(name, bytes, again)| Case { name: format!("{name}.bin"), bytes, again };
     let mut cases: Vec<Case> = list.into_iter().map(named).collect();

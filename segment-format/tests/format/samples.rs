@@ -343,5 +343,17 @@ pub(crate) fn checkpoint() -> Checkpoint {
         routes: vec![RouteEntry { id: RouteId(1), groups: vec![2, 3], messages: 9, bytes: 900 }],
         queues: vec![queue, QueueEntry::default()],
         segments: vec![segment, SegmentEntry { id: SEGMENT, ..SegmentEntry::default() }],
+        exchange_bindings: Vec::new(),
     }
+}
+
+pub(crate) fn checkpoint_with_exchange_bindings() -> Checkpoint {
+    let binding = ExchangeBindingEntry {
+        source: ExchangeId(1),
+        destination: ExchangeId(2),
+        key: b"a.*".to_vec(),
+        arguments: b"x".to_vec(),
+    };
+    let other = ExchangeBindingEntry { source: ExchangeId(2), ..binding.clone() };
+    Checkpoint { exchange_bindings: vec![binding, other], ..Checkpoint::default() }
 }

@@ -204,6 +204,12 @@ pub(crate) fn checkpoint() -> impl Strategy<Value = Checkpoint> {
             routes: parts.iter().map(route_entry).collect(),
             queues: parts.iter().map(queue_entry).collect(),
             segments: parts.iter().map(segment_entry).collect(),
+            exchange_bindings: {
+                let mut list: Vec<_> = parts.iter().map(exchange_binding_entry).collect();
+                list.sort();
+                list.dedup();
+                list
+            },
             next_publisher: publishers.first().map_or(0, |_| route.max(1)),
             publishers,
         }
@@ -225,6 +231,15 @@ fn exchange_entry(parts: &ControlParts) -> ExchangeEntry {
         kind: parts.ids.3,
         flags: parts.ids.2,
         name: parts.name.clone(),
+        arguments: parts.arguments.clone(),
+    }
+}
+
+fn exchange_binding_entry(parts: &ControlParts) -> ExchangeBindingEntry {
+    ExchangeBindingEntry {
+        source: ExchangeId(parts.ids.0),
+        destination: ExchangeId(parts.ids.1),
+        key: parts.key.clone(),
         arguments: parts.arguments.clone(),
     }
 }

@@ -84,7 +84,7 @@ impl Quarantine<'_> {
             };
             let key = std::str::from_utf8(message.key).ok();
             let (Some(exchange), Some(key)) = (exchange, key) else { continue };
-            let Ok(matched) = tables.matched(&exchange, key) else { continue };
+            let Ok(matched) = tables.matched(&exchange, key, message.headers) else { continue };
             if !matched.groups.is_empty() {
                 let groups: Vec<u32> = matched.groups.iter().map(|group| group.0).collect();
                 tables.recover_route(count.route, &groups);
