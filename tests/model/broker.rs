@@ -9,6 +9,9 @@ use crate::{
     routing::{Binding, queues_of},
 };
 
+/// Seconds until a reject, which nobody can wait for, is written and durable.
+pub(crate) const UNTIL_DURABLE: u64 = 2;
+
 /// Number of a message: its place among all that were stored.
 pub(crate) type Id = u64;
 
@@ -27,8 +30,16 @@ pub(crate) struct Entry {
     pub(crate) id: Id,
     pub(crate) bytes: usize,
     pub(crate) flag: Flag,
+    /// Seconds since the beginning.
+    due: u64,
     /// Somebody has it.
     pub(crate) held: bool,
+}
+
+impl Entry {
+    fn is_ready(&self, now: u64) -> bool {
+        !self.held && self.due <= now
+    }
 }
 
 /// A queue: its messages in the order of publishing.
@@ -44,6 +55,7 @@ pub(crate) enum Answer {
     Done,
     Fails(ErrorKind),
     Message(Option<(Id, Flag)>),
+    Messages(Vec<Id>),
     Purged(u64),
 }
 
@@ -56,6 +68,10 @@ pub(crate) struct Broker {
     /// Those that somebody has, in the order in which they were taken.
     held: Vec<(String, Id)>,
     next_id: Id,
+    /// Seconds since the beginning.
+    now: u64,
+    /// Of the publisher with a name.
+    last_sequence: u64,
     /// Calls that were made before the sequence begins.
     pub(crate) first: Vec<Operation>,
     /// What the last call has to answer.
@@ -70,6 +86,8 @@ impl Default for Broker {
             bindings: BTreeSet::new(),
             held: Vec::new(),
             next_id: 0,
+            now: 0,
+            last_sequence: 0,
             first: Vec::new(),
             answer: Answer::Done,
         }
@@ -87,6 +105,11 @@ impl Broker {
         self.next_id
     }
 
+    /// The highest number of the publisher with a name.
+    pub(crate) fn last_sequence(&self) -> u64 {
+        self.last_sequence
+    }
+
     /// Does what a call asks for, and notes what it has to answer.
     pub(crate) fn apply(&mut self, operation: &Operation) {
         let done = match operation {
@@ -96,15 +119,24 @@ impl Broker {
             Operation::DeleteQueue { name } => self.delete_queue(name),
             Operation::Bind { queue, exchange, key } => self.bind(queue, exchange, key),
             Operation::Unbind { queue, exchange, key } => self.unbind(queue, exchange, key),
-            Operation::Publish { exchange, key, bytes } => self.publish(&[(exchange, key)], *bytes),
-            Operation::PublishBatch { messages } => self.publish(messages, 8),
+            Operation::Publish { exchange, key, bytes, delay } => {
+                self.publish(&[(exchange, key)], *bytes, *delay)
+            }
+            Operation::PublishNumbered { sequence, exchange, key } => {
+                self.publish_numbered(*sequence, exchange, key)
+            }
+
+            Operation::PublishBatch { messages } => self.publish(messages, 8, 0),
             Operation::Transaction { messages, acks, commit } => {
                 self.transaction(messages, *acks, *commit)
             }
             Operation::Get { queue } => self.get(queue),
+            Operation::Peek { queue } => self.peek(queue),
             Operation::Settle { place, how } => self.settle(place.index(self.held.len()), *how),
             Operation::Purge { queue } => self.purge(queue),
-            Operation::Checkpoint | Operation::Reclaim | Operation::Advance { .. } => {
+            Operation::Checkpoint | Operation::Reclaim => Ok(Answer::Done),
+            Operation::Advance { seconds } => {
+                self.now += seconds;
                 Ok(Answer::Done)
             }
             Operation::Again(end) => {
@@ -179,13 +211,33 @@ impl Broker {
         if queues.is_empty() { Err(ErrorKind::Unroutable) } else { Ok(queues) }
     }
 
-    fn publish(&mut self, messages: &[(&str, &str)], bytes: usize) -> Result<Answer, ErrorKind> {
+    /// What it has published before is confirmed, whatever it is, and not stored.
+    fn publish_numbered(
+        &mut self,
+        sequence: u64,
+        exchange: &str,
+        key: &str,
+    ) -> Result<Answer, ErrorKind> {
+        if sequence > self.last_sequence {
+            self.publish(&[(exchange, key)], 8, 0)?;
+            self.last_sequence = sequence;
+        }
+        Ok(Answer::Done)
+    }
+
+    fn publish(
+        &mut self,
+        messages: &[(&str, &str)],
+        bytes: usize,
+        delay: u64,
+    ) -> Result<Answer, ErrorKind> {
+        let due = self.now + delay;
         let routes = messages.iter().map(|(exchange, key)| self.route(exchange, key));
         for queues in routes.collect::<Result<Vec<_>, _>>()? {
             let id = self.next_id;
             self.next_id += 1;
             for queue in queues {
-                let entry = Entry { id, bytes, flag: Flag::No, held: false };
+                let entry = Entry { id, bytes, flag: Flag::No, due, held: false };
                 self.queue(&queue)?.entries.push(entry);
             }
         }
@@ -206,12 +258,13 @@ impl Broker {
         for place in acks.places(self.held.len()) {
             self.settle(place, how)?;
         }
-        if commit { self.publish(messages, 8) } else { Ok(Answer::Done) }
+        if commit { self.publish(messages, 8, 0) } else { Ok(Answer::Done) }
     }
 
     fn get(&mut self, name: &str) -> Result<Answer, ErrorKind> {
+        let now = self.now;
         let queue = self.queue(name)?;
-        let Some(entry) = queue.entries.iter_mut().find(|entry| !entry.held) else {
+        let Some(entry) = queue.entries.iter_mut().find(|entry| entry.is_ready(now)) else {
             return Ok(Answer::Message(None));
         };
         entry.held = true;
@@ -220,13 +273,25 @@ impl Broker {
         Ok(Answer::Message(Some((id, flag))))
     }
 
+    fn peek(&mut self, name: &str) -> Result<Answer, ErrorKind> {
+        let now = self.now;
+        let entries = self.queue(name)?.entries.iter();
+        Ok(Answer::Messages(
+            entries.filter(|entry| entry.is_ready(now)).map(|one| one.id).collect(),
+        ))
+    }
+
     fn settle(&mut self, place: usize, how: Settle) -> Result<Answer, ErrorKind> {
         let (name, id) = self.held.remove(place);
         let queue = self.queue(&name)?;
         let at = queue.entries.iter().position(|entry| entry.id == id);
         let at = at.expect("a message in hand is in its queue");
         match how {
-            Settle::Ack | Settle::Reject => drop(queue.entries.remove(at)),
+            Settle::Ack => drop(queue.entries.remove(at)),
+            Settle::Reject => {
+                queue.entries.remove(at);
+                self.now += UNTIL_DURABLE;
+            }
             Settle::Requeue => {
                 let entry = &mut queue.entries[at];
                 (entry.held, entry.flag) = (false, Flag::Yes);

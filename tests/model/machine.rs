@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use fanlog::{
-    Config, Consumer, ConsumerOptions, Delivery, Engine, Error, Message, QueueOptions,
+    Config, Delivery, Engine, Error, Message, QueueOptions,
     clock::ManualClock,
     storage::{CrashMode, MemoryStorage},
 };
@@ -11,7 +11,7 @@ use proptest::{prelude::*, test_runner::Config as Cases};
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
 
 use crate::{
-    broker::{Answer, Broker, Flag, Id},
+    broker::{Answer, Broker, Flag, Id, UNTIL_DURABLE},
     operations::{self, End, Every, Operation, Settle},
     routing::Binding,
 };
@@ -64,10 +64,9 @@ impl ReferenceStateMachine for Broker {
     }
 }
 
-/// A message that was taken; without its consumer it would go back.
+/// A message that was taken.
 struct Held {
     delivery: Delivery,
-    consumer: Consumer,
     queue: String,
 }
 
@@ -112,6 +111,7 @@ impl StateMachineTest for Machine {
         broker.apply(&end);
         machine.call(&end).unwrap();
         machine.compare(&broker);
+        machine.pass(Duration::from_secs(1000)).unwrap();
         for (name, queue) in &broker.queues {
             for entry in &queue.entries {
                 let Ok(Answer::Message(Some((id, _)))) = machine.get(name) else {
@@ -138,6 +138,10 @@ fn agree(found: &Answer, expected: &Answer) -> bool {
 fn payload(id: Id, bytes: usize) -> Vec<u8> {
     let noise = (8_u64..bytes as u64).map(|at| (id * 31 + at * 7).to_le_bytes()[0]);
     id.to_le_bytes().into_iter().chain(noise).collect()
+}
+
+fn id_of(payload: &[u8]) -> Id {
+    Id::from_le_bytes(*payload.first_chunk().expect("a payload begins with its number"))
 }
 
 impl Machine {
@@ -174,14 +178,23 @@ impl Machine {
             }
             Operation::Bind { queue, exchange, key } => engine.bind(queue, exchange, key)?,
             Operation::Unbind { queue, exchange, key } => engine.unbind(queue, exchange, key)?,
-            Operation::Publish { exchange, key, bytes } => {
-                self.publish(&[(exchange, key)], *bytes)?;
+            Operation::Publish { exchange, key, bytes, delay } => {
+                self.publish(&[(exchange, key)], *bytes, Duration::from_secs(*delay))?;
             }
-            Operation::PublishBatch { messages } => self.publish(messages, 8)?,
+            Operation::PublishNumbered { sequence, exchange, key } => {
+                let payload = payload(self.next_id, 8);
+                let message = Message::new(exchange, key, &payload);
+                engine.declare_publisher("named")?.publish(*sequence, &message)?.wait()?;
+            }
+            Operation::PublishBatch { messages } => self.publish(messages, 8, Duration::ZERO)?,
             Operation::Transaction { messages, acks, commit } => {
                 self.transaction(messages, *acks, *commit)?;
             }
             Operation::Get { queue } => return self.get(queue),
+            Operation::Peek { queue } => {
+                let found = engine.peek(queue, usize::MAX)?;
+                return Ok(Answer::Messages(found.iter().map(|one| id_of(&one.payload)).collect()));
+            }
             Operation::Settle { place, how } => {
                 let held = self.held.remove(place.index(self.held.len()));
                 match how {
@@ -189,9 +202,9 @@ impl Machine {
                     Settle::Requeue => held.delivery.nack(true)?,
                     Settle::Reject => {
                         held.delivery.nack(false)?;
-                        // Nobody can wait for it: it is written soon, and durable after a while.
-                        self.pass(Duration::from_secs(1))?;
-                        self.pass(Duration::from_secs(1))?;
+                        for _ in 0..UNTIL_DURABLE {
+                            self.pass(Duration::from_secs(1))?;
+                        }
                     }
                 }
             }
@@ -215,12 +228,17 @@ impl Machine {
         (self.next_id..).take(count).map(|id| payload(id, bytes)).collect()
     }
 
-    fn publish(&self, messages: &[(&str, &str)], bytes: usize) -> Result<(), Error> {
+    fn publish(
+        &self,
+        messages: &[(&str, &str)],
+        bytes: usize,
+        delay: Duration,
+    ) -> Result<(), Error> {
         let payloads = self.payloads(messages.len(), bytes);
         let made: Vec<Message<'_>> = messages
             .iter()
             .zip(&payloads)
-            .map(|((exchange, key), payload)| Message::new(exchange, key, payload))
+            .map(|((exchange, key), payload)| Message::new(exchange, key, payload).delay(delay))
             .collect();
         self.engine().publisher().publish_batch(&made)?.wait()?;
         Ok(())
@@ -236,11 +254,9 @@ impl Machine {
         for ((exchange, key), payload) in messages.iter().zip(self.payloads(messages.len(), 8)) {
             transaction.publish(&Message::new(exchange, key, &payload))?;
         }
-        let mut consumers = Vec::new();
         for place in acks.places(self.held.len()) {
             let held = self.held.remove(place);
             transaction.ack(held.delivery)?;
-            consumers.push(held.consumer);
         }
         if commit {
             transaction.commit()?.wait()?;
@@ -251,15 +267,11 @@ impl Machine {
     }
 
     fn get(&mut self, queue: &str) -> Result<Answer, Error> {
-        let consumer = self.engine().consume(queue, ConsumerOptions::prefetch(1))?;
-        let Some(delivery) = consumer.recv_timeout(Duration::ZERO)? else {
-            return Ok(Answer::Message(None));
-        };
-        let start = delivery.payload().first_chunk().expect("a payload begins with its number");
-        let id = Id::from_le_bytes(*start);
+        let Some(delivery) = self.engine().get(queue)? else { return Ok(Answer::Message(None)) };
+        let id = id_of(delivery.payload());
         assert_eq!(delivery.payload(), payload(id, delivery.payload().len()), "message {id}");
         let flag = if delivery.redelivered() { Flag::Yes } else { Flag::No };
-        self.held.push(Held { delivery, consumer, queue: queue.to_owned() });
+        self.held.push(Held { delivery, queue: queue.to_owned() });
         Ok(Answer::Message(Some((id, flag))))
     }
 

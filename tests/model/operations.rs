@@ -76,12 +76,24 @@ pub(crate) enum Operation {
         exchange: &'static str,
         key: &'static str,
         bytes: usize,
+        /// Seconds.
+        delay: u64,
+    },
+    /// By a publisher with a name, which may say a number again.
+    PublishNumbered {
+        sequence: u64,
+        exchange: &'static str,
+        key: &'static str,
     },
     /// All of them or none.
     PublishBatch {
         messages: Vec<(&'static str, &'static str)>,
     },
     Get {
+        queue: &'static str,
+    },
+    /// All that is ready.
+    Peek {
         queue: &'static str,
     },
     /// Messages, and acks of some of those in hand.
@@ -136,6 +148,11 @@ fn bytes() -> impl Strategy<Value = usize> {
     prop_oneof![6 => 8_usize..200, 1 => 8_usize..20_000]
 }
 
+/// Most are due at once.
+fn delay() -> impl Strategy<Value = u64> {
+    prop_oneof![4 => Just(0_u64), 1 => 1_u64..200]
+}
+
 /// A first exchange, queue and binding: most sequences have something to do from then on.
 pub(crate) fn first() -> impl Strategy<Value = Vec<Operation>> {
     (kind(), pattern()).prop_map(|(kind, key)| {
@@ -150,11 +167,13 @@ pub(crate) fn first() -> impl Strategy<Value = Vec<Operation>> {
 
 /// The next call. What can't be has its turn too, less often.
 pub(crate) fn next(broker: &Broker) -> BoxedStrategy<Operation> {
-    let publish = (address(), bytes()).prop_map(|((exchange, key), bytes)| Operation::Publish {
-        exchange,
-        key,
-        bytes,
+    let publish = (address(), bytes(), delay()).prop_map(|((exchange, key), bytes, delay)| {
+        Operation::Publish { exchange, key, bytes, delay }
     });
+    let last = broker.last_sequence();
+    let numbered = (last.saturating_sub(1).max(1)..last + 3, address()).prop_map(
+        |(sequence, (exchange, key))| Operation::PublishNumbered { sequence, exchange, key },
+    );
     let batch = prop::collection::vec(address(), 1..5)
         .prop_map(|messages| Operation::PublishBatch { messages });
     let bind = (queue(), exchange(), pattern())
@@ -173,8 +192,10 @@ pub(crate) fn next(broker: &Broker) -> BoxedStrategy<Operation> {
     let held = if broker.held().is_empty() { 1 } else { 6 };
     prop_oneof![
         10 => publish,
+        2 => numbered,
         2 => batch,
         8 => queue().prop_map(|queue| Operation::Get { queue }),
+        1 => queue().prop_map(|queue| Operation::Peek { queue }),
         held => settle,
         3 => transaction,
         2 => (exchange(), kind()).prop_map(|(name, kind)| Operation::DeclareExchange { name, kind }),

@@ -130,7 +130,7 @@ pub(crate) fn peek(core: &Core, queue: &Arc<Queue>, most: usize) -> Result<Vec<B
     for claim in returned {
         found.push(show(&claim.read(core)?));
     }
-    let end = found.len() + most;
+    let end = found.len().saturating_add(most);
     while found.len() < end {
         let ready = if reader.peek_due(core, queue)?.is_some() {
             reader.take_due(core, queue)
