@@ -72,6 +72,8 @@ pub struct QueueView {
     pub unacked_bytes: u64,
     /// Consumers subscribed.
     pub consumers: usize,
+    /// The tag of the one that gets everything, if the queue has a single active consumer.
+    pub active_consumer: Option<String>,
     /// Since when the oldest message is in it that is not acked, by the clock of this machine.
     /// `None` if there is none, if its bytes are damaged, and in [`Engine::topology`]: it is read
     /// from the log, which takes one look at it, and more only if the queue is a sparse one.
@@ -154,6 +156,8 @@ pub(crate) fn queue_view(core: &Core, queue: &Queue) -> QueueView {
         .get()
         .map(|dispatch| (dispatch.unacked(), dispatch.delayed(), dispatch.consumers()))
         .unwrap_or_default();
+    let single = dispatch.get().filter(|_| queue.options().single_active_consumer);
+    let active_consumer = single.and_then(Dispatch::active);
     drop(dispatch);
     let unwritten = queue.unwritten();
     let ready = depth.less(unacked.plus(unwritten));
@@ -169,6 +173,7 @@ pub(crate) fn queue_view(core: &Core, queue: &Queue) -> QueueView {
         unacked_bytes: unacked.bytes,
         delayed,
         consumers,
+        active_consumer,
         oldest_age: None,
         ack_floor: state.floor(),
         heap_bytes: state.heap_bytes() + queue.unwritten_heap_bytes(),

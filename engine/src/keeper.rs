@@ -20,6 +20,7 @@ use crate::{
     checkpoint::{Checkpoints, Kept},
     commit::is_out_of_space,
     core::Core,
+    deliver::overdue,
     error::FileOp,
     ledger::{departure::Departure, live::SegmentCount},
     limits,
@@ -239,7 +240,8 @@ fn go_on(core: &Core) -> Result<Did> {
 
 #[expect(clippy::unnecessary_wraps, reason = "it is one of the pieces")]
 fn keep_limits(core: &Core) -> Result<Did> {
-    Ok(did(limits::step(core)))
+    let overdue = overdue::step(core);
+    Ok(did(limits::step(core) || overdue))
 }
 
 fn prepare(core: &Core) -> Result<Did> {
@@ -324,7 +326,8 @@ pub(crate) fn run_keeper(core: &Arc<Core>) {
                 core.keeper.sleep(core.config.ack_delay_max);
             }
             Did::Nothing => {
-                let round = core.limits.next_round();
+                let round = core.limits.next_round().into_iter().chain(core.overdue.next_look());
+                let round = round.min();
                 let round = round.map(|due| due.saturating_sub(core.clock.now()));
                 let alarm = core.alarms.left(core);
                 let next = round.into_iter().chain(alarm).min().unwrap_or(LOOK_AFTER);

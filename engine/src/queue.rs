@@ -90,6 +90,8 @@ pub(crate) struct Queue {
     pub(crate) sleepers: Sleepers,
     /// Somebody waits until a lease or a delivery count of its own is in the log.
     awaits_log: AtomicBool,
+    /// It is on the list of queues whose consumers are looked at.
+    watched: AtomicBool,
     gone: AtomicBool,
 }
 
@@ -115,6 +117,7 @@ impl Queue {
             dispatch: Mutex::default(),
             sleepers: Sleepers::default(),
             awaits_log: AtomicBool::new(false),
+            watched: AtomicBool::new(false),
             gone: AtomicBool::new(false),
         }
     }
@@ -269,6 +272,11 @@ impl Queue {
         let mut dirty = self.dirty();
         dirty.counts.make().extend(counts.into_iter().map(|(offset, count)| (offset.0, count)));
         self.enlist(dirty, list).1
+    }
+
+    /// Takes note whether the queue's consumers are looked at; returns whether they were.
+    pub(crate) fn set_watched(&self, watched: bool) -> bool {
+        self.watched.swap(watched, Ordering::SeqCst)
     }
 
     /// Says, before it looks, that somebody is going to wait for something to be in the log.

@@ -115,11 +115,15 @@ pub struct QueueOptions {
     pub delivery_limit: Option<u32>,
     /// The highest priority that it tells apart, at least 1. `x-max-priority`.
     pub priority_max: Option<u8>,
-    /// Whether one of its consumers gets everything, and the others wait for it to go. Default
-    /// false. `x-single-active-consumer`.
+    /// Whether one of its consumers gets everything, and the others wait for it to go: the one of
+    /// the highest priority, of equals the first. If one of a higher priority comes later, it takes
+    /// over once the active one holds nothing any more. Default false. `x-single-active-consumer`.
     pub single_active_consumer: bool,
     /// How long a consumer may hold a message, more than 0. `None` is the default of 30 minutes,
-    /// `Some(Duration::MAX)` for ever. `x-consumer-timeout`.
+    /// `Some(Duration::MAX)` for ever. One that holds a message for longer, or leaves those in its
+    /// inbox alone for so long without waiting for any, is cancelled
+    /// ([`AckTimeout`](crate::Cancellation::AckTimeout)): all that it had goes back to the queue.
+    /// That is noticed at most an eighth of the time, or 20 ms, later. `x-consumer-timeout`.
     pub ack_timeout: Option<Duration>,
     /// Further arguments, kept and compared but not acted upon. None of those above.
     pub arguments: Table,

@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails should panic")]
 
 mod ack;
+mod ack_timeout;
 mod again;
 mod backend;
 mod backup;
@@ -40,6 +41,7 @@ mod reclaim;
 mod redelivery;
 mod requeue;
 mod rewrite;
+mod single_active;
 mod space;
 mod stats;
 mod support;

@@ -9,7 +9,8 @@ use event_listener::Listener;
 use fanlog_segment_format::layout::NAME_BYTES_MAX;
 
 use super::{
-    ConsumerOptions, Delivery, DeliveryBatch, DeliveryTag, Ready, deal, shared::ConsumerShared,
+    ConsumerOptions, Delivery, DeliveryBatch, DeliveryTag, Ready, deal, overdue,
+    shared::ConsumerShared,
 };
 use crate::{
     Ack, Error, Result,
@@ -88,6 +89,8 @@ impl Consumer {
         roster.check(&queue.name, &tag, options.exclusive)?;
         let shared = Arc::new(ConsumerShared::new(core, queue, tag, options));
         roster.join(Arc::clone(&shared));
+        drop(dispatch);
+        overdue::watch(core, queue);
         Ok(Self { shared })
     }
 

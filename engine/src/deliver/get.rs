@@ -4,7 +4,9 @@ use std::sync::{Arc, PoisonError};
 
 use event_listener::Listener;
 
-use super::{ConsumerOptions, ConsumerShared, Delivery, Dispatch, Next, Payload, Reader, Ready};
+use super::{
+    ConsumerOptions, ConsumerShared, Delivery, Dispatch, Next, Payload, Reader, Ready, overdue,
+};
 use crate::{Browsed, Error, Result, core::Core, queue::Queue};
 
 /// What whoever gets a message is called, where a consumer's tag is told.
@@ -71,6 +73,8 @@ impl Getter {
         let shared = Arc::new(shared.for_one());
         let mut dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
         dispatch.make().getters.push(Arc::clone(&shared));
+        drop(dispatch);
+        overdue::watch(core, queue);
         Self(shared)
     }
 

@@ -1,10 +1,10 @@
 //! What one consumer has: its inbox, and the deliveries that it has not settled.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use fanlog_segment_format::Offset;
 
-use super::{Claim, DeliveryTag, Ready};
+use super::{Claim, DeliveryTag, Ready, overdue::Looks};
 use crate::ledger::queue_ledger::Amount;
 
 /// A message that was fetched.
@@ -31,6 +31,7 @@ pub(super) struct Hand {
     asked: usize,
     /// So many are asked for together next.
     ahead: usize,
+    looks: Looks,
     closed: bool,
 }
 
@@ -51,6 +52,7 @@ impl Hand {
             bytes: 0,
             asked: 0,
             ahead: 1,
+            looks: Looks::default(),
             closed: false,
         }
     }
@@ -102,6 +104,13 @@ impl Hand {
             return 0;
         }
         self.limit.saturating_sub(self.outstanding + self.inbox.len())
+    }
+
+    /// How long it holds what it holds; `waits`: it is about to fetch what it can.
+    pub(super) fn look(&mut self, now: Duration, waits: bool) -> Option<Duration> {
+        let first = self.held.front().map(|held| held.tag);
+        let leaves_mail = !self.inbox.is_empty() && !waits;
+        self.looks.look(now, first, self.next_tag, leaves_mail)
     }
 
     pub(super) fn put(&mut self, ready: Ready) {

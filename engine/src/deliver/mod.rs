@@ -22,6 +22,7 @@ mod earlier;
 mod get;
 mod hand;
 mod options;
+pub(crate) mod overdue;
 mod purge;
 mod reader;
 mod reserve;
@@ -72,6 +73,11 @@ pub(crate) struct Dispatch {
 impl Dispatch {
     pub(crate) fn consumers(&self) -> usize {
         self.roster.len()
+    }
+
+    /// The tag of the one consumer that is dealt to, where the others wait for it to go.
+    pub(crate) fn active(&self) -> Option<String> {
+        self.roster.active().map(|consumer| consumer.tag.to_string())
     }
 
     /// Whoever may have messages.
@@ -141,7 +147,8 @@ impl Dispatch {
 pub(crate) fn deal(core: &Core, queue: &Arc<Queue>) -> Result<()> {
     let mut dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
     let Dispatch { source, roster, .. } = dispatch.make();
-    roster.deal(DEAL_MAX, || match source.next(core, queue)? {
+    let single = queue.options().single_active_consumer;
+    roster.deal(single, DEAL_MAX, || match source.next(core, queue)? {
         Next::Message(ready) => Ok(Some(ready)),
         Next::Waits | Next::Nothing => Ok(None),
     })

@@ -95,7 +95,7 @@ impl Reserved {
     /// The commit has its place: the consumer has credit again.
     pub(crate) fn committed(&self) {
         self.consumer.core.stats.acked(self.tags.len() as u64);
-        self.consumer.may_go();
+        self.consumer.settled();
         self.consumer.wake();
     }
 
@@ -116,7 +116,7 @@ impl Reserved {
         drop(hand);
         self.consumer.came_back(dispatch.make(), &back);
         drop(dispatch);
-        self.consumer.may_go();
+        self.consumer.settled();
         queue.sleepers.wake_one();
         self.consumer.wake();
     }

@@ -5,6 +5,9 @@
 //! R2. An exclusive consumer is the only one.
 //! R3. A message goes to the highest priority at which somebody has credit; there, round-robin: each
 //!     priority keeps its own turn, so what one has no bearing on the shares of another.
+//! R4. With a single active consumer one gets everything until it goes. If one of a higher priority
+//!     comes, the active one gets no more, and is followed once it has nothing left: so no two of
+//!     them hold messages at a time.
 
 use std::sync::{Arc, MutexGuard};
 
@@ -16,6 +19,8 @@ use crate::{Error, Result};
 pub(super) struct Roster {
     consumers: Vec<Arc<ConsumerShared>>,
     levels: Vec<Level>,
+    /// Whoever was dealt to last, where only one is.
+    active: Option<Arc<ConsumerShared>>,
 }
 
 /// Consumers of one priority: neighbours in the roster.
@@ -79,6 +84,7 @@ impl Roster {
             return;
         };
         self.consumers.remove(at);
+        self.active.take_if(|active| std::ptr::eq(Arc::as_ptr(active), consumer));
         let mut start = 0;
         for which in 0..self.levels.len() {
             let level = &mut self.levels[which];
@@ -107,9 +113,13 @@ impl Roster {
     /// That of `next`, after which nothing more is dealt.
     pub(super) fn deal(
         &mut self,
+        single: bool,
         mut most: usize,
         mut next: impl FnMut() -> Result<Option<Ready>>,
     ) -> Result<()> {
+        if single {
+            return self.deal_to_active(most, next);
+        }
         let mut hands: Vec<_> = self.consumers.iter().map(|consumer| consumer.hand()).collect();
         let mut fed = vec![false; hands.len()];
         let mut rest = (hands.as_mut_slice(), fed.as_mut_slice());
@@ -130,6 +140,49 @@ impl Roster {
             }
         }
         outcome.map(drop)
+    }
+
+    /// Deals to one alone (R4).
+    fn deal_to_active(
+        &mut self,
+        most: usize,
+        mut next: impl FnMut() -> Result<Option<Ready>>,
+    ) -> Result<()> {
+        let Some(active) = self.choose_active() else { return Ok(()) };
+        let mut hand = active.hand();
+        let mut outcome = Ok(());
+        let before = hand.outstanding();
+        for _ in 0..hand.credit().min(most) {
+            match next() {
+                Ok(Some(ready)) => hand.put(ready),
+                Ok(None) => break,
+                Err(error) => {
+                    outcome = Err(error);
+                    break;
+                }
+            }
+        }
+        let fed = hand.outstanding() > before;
+        drop(hand);
+        if fed {
+            active.wake();
+        }
+        outcome
+    }
+
+    fn choose_active(&mut self) -> Option<&Arc<ConsumerShared>> {
+        let first = self.consumers.first()?;
+        match &self.active {
+            Some(active) if active.priority >= first.priority => {}
+            Some(active) if active.hand().outstanding() > 0 => return None,
+            _ => self.active = Some(Arc::clone(first)),
+        }
+        self.active.as_ref()
+    }
+
+    /// Whoever gets everything, or would if there was anything.
+    pub(super) fn active(&self) -> Option<&Arc<ConsumerShared>> {
+        self.active.as_ref().or_else(|| self.consumers.first())
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use event_listener::{Event, EventListener};
@@ -134,7 +135,7 @@ impl ConsumerShared {
         if first {
             self.core.acks_wait();
         }
-        self.may_go();
+        self.settled();
         // It may have slept for want of credit.
         self.wake();
         Ack::new(Arc::clone(&self.core), Some(commit))
@@ -209,7 +210,7 @@ impl ConsumerShared {
         let settled = settle(&mut self.hand());
         self.came_back(dispatch.make(), &settled);
         drop(dispatch);
-        self.may_go();
+        self.settled();
         if !settled.is_empty() {
             self.queue.sleepers.wake_one();
             self.wake();
@@ -232,10 +233,34 @@ impl ConsumerShared {
         }
     }
 
-    /// Something was settled: goes, if it is no consumer and has nothing left.
-    pub(super) fn may_go(&self) {
-        if self.for_one && self.hand().outstanding() == 0 {
+    /// Something was settled. If nothing is left, and it is no consumer, it goes; and another may
+    /// become the active consumer.
+    pub(super) fn settled(&self) {
+        let single = self.queue.options().single_active_consumer;
+        if (!self.for_one && !single) || self.hand().outstanding() > 0 {
+            return;
+        }
+        if self.for_one {
             self.dispatch().make().leave(self);
+        }
+        if single {
+            self.queue.sleepers.wake_one();
+        }
+    }
+
+    /// How long it holds its oldest message, or leaves those in its inbox alone without waiting for
+    /// any, at the least.
+    pub(super) fn held_for(&self, now: Duration) -> Option<Duration> {
+        let waits = self.asleep.load(Ordering::Acquire);
+        self.hand().look(now, waits)
+    }
+
+    /// The engine ends the subscription: whoever waits is told, and what it had goes back.
+    pub(super) fn cancel(self: &Arc<Self>, why: Cancellation) {
+        let error = self.cancellation(why);
+        if self.cancelled.set(error).is_ok() {
+            self.close();
+            self.wake_always();
         }
     }
 
