@@ -1,12 +1,12 @@
 //! What a broker has to answer, kept in plain maps and lists. It never looks at the engine.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use fanlog::{ErrorKind, ExchangeKind};
 
 use crate::{
     operations::{End, Every, Operation, Settle},
-    routing::{Binding, queues_of},
+    routing::{Binding, Exchange, Lead, Topology},
 };
 
 /// Seconds until a reject, which nobody can wait for, is written and durable.
@@ -62,9 +62,8 @@ pub(crate) enum Answer {
 /// The whole broker.
 #[derive(Debug, Clone)]
 pub(crate) struct Broker {
-    pub(crate) exchanges: BTreeMap<String, ExchangeKind>,
+    pub(crate) topology: Topology,
     pub(crate) queues: BTreeMap<String, Queue>,
-    pub(crate) bindings: BTreeSet<Binding>,
     /// Those that somebody has, in the order in which they were taken.
     held: Vec<(String, Id)>,
     next_id: Id,
@@ -81,9 +80,8 @@ pub(crate) struct Broker {
 impl Default for Broker {
     fn default() -> Self {
         Self {
-            exchanges: BTreeMap::new(),
+            topology: Topology::default(),
             queues: BTreeMap::new(),
-            bindings: BTreeSet::new(),
             held: Vec::new(),
             next_id: 0,
             now: 0,
@@ -113,7 +111,20 @@ impl Broker {
     /// Does what a call asks for, and notes what it has to answer.
     pub(crate) fn apply(&mut self, operation: &Operation) {
         let done = match operation {
-            Operation::DeclareExchange { name, kind } => self.declare_exchange(name, *kind),
+            Operation::DeclareExchange { name, kind, alternate } => {
+                self.declare_exchange(name, *kind, *alternate)
+            }
+            Operation::BindExchange { destination, source, key } => {
+                let lead = self.lead(destination, source, key);
+                lead.map(|lead| {
+                    self.topology.leads.insert(lead);
+                    Answer::Done
+                })
+            }
+            Operation::UnbindExchange { destination, source, key } => {
+                let lead = self.lead(destination, source, key);
+                lead.and_then(|lead| known(self.topology.leads.remove(&lead)))
+            }
             Operation::DeleteExchange { name } => self.delete_exchange(name),
             Operation::DeclareQueue { name, durable } => self.declare_queue(name, *durable),
             Operation::DeleteQueue { name } => self.delete_queue(name),
@@ -147,17 +158,36 @@ impl Broker {
         self.answer = done.unwrap_or_else(Answer::Fails);
     }
 
-    fn exchange(&self, name: &str) -> Result<ExchangeKind, ErrorKind> {
-        self.exchanges.get(name).copied().ok_or(ErrorKind::NotFound)
+    fn exchange(&self, name: &str) -> Result<&Exchange, ErrorKind> {
+        self.topology.exchanges.get(name).ok_or(ErrorKind::NotFound)
     }
 
     fn queue(&mut self, name: &str) -> Result<&mut Queue, ErrorKind> {
         self.queues.get_mut(name).ok_or(ErrorKind::NotFound)
     }
 
-    fn declare_exchange(&mut self, name: &str, kind: ExchangeKind) -> Result<Answer, ErrorKind> {
-        let found = *self.exchanges.entry(name.to_owned()).or_insert(kind);
-        if found == kind { Ok(Answer::Done) } else { Err(ErrorKind::Mismatch) }
+    fn declare_exchange(
+        &mut self,
+        name: &str,
+        kind: ExchangeKind,
+        alternate: Option<&str>,
+    ) -> Result<Answer, ErrorKind> {
+        let asked = Exchange { kind, alternate: alternate.map(str::to_owned) };
+        let found = self.topology.exchanges.entry(name.to_owned()).or_insert(asked.clone());
+        if *found == asked { Ok(Answer::Done) } else { Err(ErrorKind::Mismatch) }
+    }
+
+    /// A fanout exchange does not look at keys: all are one binding.
+    fn key_of(&self, exchange: &str, key: &str) -> Result<String, ErrorKind> {
+        let kind = self.exchange(exchange)?.kind;
+        Ok(if kind == ExchangeKind::Fanout { String::new() } else { key.to_owned() })
+    }
+
+    fn lead(&self, destination: &str, source: &str, key: &str) -> Result<Lead, ErrorKind> {
+        self.exchange(destination)?;
+        let key = self.key_of(source, key)?;
+        let [destination, source] = [destination, source].map(str::to_owned);
+        Ok(Lead { destination, source, key })
     }
 
     fn declare_queue(&mut self, name: &str, durable: bool) -> Result<Answer, ErrorKind> {
@@ -167,45 +197,42 @@ impl Broker {
     }
 
     fn delete_exchange(&mut self, name: &str) -> Result<Answer, ErrorKind> {
-        self.exchanges.remove(name).ok_or(ErrorKind::NotFound)?;
-        self.bindings.retain(|binding| binding.exchange != name);
+        self.topology.exchanges.remove(name).ok_or(ErrorKind::NotFound)?;
+        self.topology.forget_exchange(name);
         Ok(Answer::Done)
     }
 
     fn delete_queue(&mut self, name: &str) -> Result<Answer, ErrorKind> {
         self.queues.remove(name).ok_or(ErrorKind::NotFound)?;
-        self.bindings.retain(|binding| binding.queue != name);
+        self.topology.bindings.retain(|binding| binding.queue != name);
         self.held.retain(|(queue, _)| queue != name);
         Ok(Answer::Done)
     }
 
-    /// A fanout exchange does not look at keys: all are one binding.
     fn binding(&mut self, queue: &str, exchange: &str, key: &str) -> Result<Binding, ErrorKind> {
         self.queue(queue)?;
-        let kind = self.exchange(exchange)?;
-        let key = if kind == ExchangeKind::Fanout { "" } else { key };
-        let [queue, exchange, key] = [queue, exchange, key].map(str::to_owned);
+        let key = self.key_of(exchange, key)?;
+        let [queue, exchange] = [queue, exchange].map(str::to_owned);
         Ok(Binding { queue, exchange, key })
     }
 
     fn bind(&mut self, queue: &str, exchange: &str, key: &str) -> Result<Answer, ErrorKind> {
         let binding = self.binding(queue, exchange, key)?;
-        self.bindings.insert(binding);
+        self.topology.bindings.insert(binding);
         Ok(Answer::Done)
     }
 
     fn unbind(&mut self, queue: &str, exchange: &str, key: &str) -> Result<Answer, ErrorKind> {
         let binding = self.binding(queue, exchange, key)?;
-        let was = self.bindings.remove(&binding);
-        if was { Ok(Answer::Done) } else { Err(ErrorKind::NotFound) }
+        known(self.topology.bindings.remove(&binding))
     }
 
     fn route(&self, exchange: &str, key: &str) -> Result<Vec<String>, ErrorKind> {
         let queues: Vec<String> = if exchange.is_empty() {
             self.queues.contains_key(key).then(|| key.to_owned()).into_iter().collect()
         } else {
-            let kind = self.exchange(exchange)?;
-            let found = queues_of(&self.bindings, exchange, kind, key);
+            self.exchange(exchange)?;
+            let found = self.topology.queues_of(exchange, key);
             found.into_iter().map(str::to_owned).collect()
         };
         if queues.is_empty() { Err(ErrorKind::Unroutable) } else { Ok(queues) }
@@ -312,7 +339,7 @@ impl Broker {
         self.held.clear();
         self.queues.retain(|_, queue| queue.durable);
         let queues = &self.queues;
-        self.bindings.retain(|binding| queues.contains_key(&binding.queue));
+        self.topology.bindings.retain(|binding| queues.contains_key(&binding.queue));
         for queue in self.queues.values_mut() {
             // Flags are kept as "all below": at a close exactly, else as far as leases reached.
             let flagged = queue.entries.iter().rposition(|one| one.held || one.flag != Flag::No);
@@ -328,4 +355,9 @@ impl Broker {
             }
         }
     }
+}
+
+/// What undoing a binding answers.
+fn known(was: bool) -> Result<Answer, ErrorKind> {
+    if was { Ok(Answer::Done) } else { Err(ErrorKind::NotFound) }
 }

@@ -1,9 +1,13 @@
 //! A real engine on a machine whose power can be cut, compared with the broker after every call.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use fanlog::{
-    Config, Delivery, Engine, Error, Message, QueueOptions,
+    Config, Delivery, Engine, Error, ExchangeOptions, Message, QueueOptions, Table,
     clock::ManualClock,
     storage::{CrashMode, MemoryStorage},
 };
@@ -13,7 +17,7 @@ use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state
 use crate::{
     broker::{Answer, Broker, Flag, Id, UNTIL_DURABLE},
     operations::{self, End, Every, Operation, Settle},
-    routing::Binding,
+    routing::{Binding, Exchange, Lead},
 };
 
 /// Sequences in a usual run.
@@ -166,7 +170,17 @@ impl Machine {
     fn call(&mut self, operation: &Operation) -> Result<Answer, Error> {
         let engine = self.engine();
         match operation {
-            Operation::DeclareExchange { name, kind } => engine.declare_exchange(name, *kind)?,
+            Operation::DeclareExchange { name, kind, alternate } => {
+                let alternate = alternate.map(str::to_owned);
+                let options = ExchangeOptions { alternate, ..ExchangeOptions::default() };
+                engine.declare_exchange_with(name, *kind, &options)?;
+            }
+            Operation::BindExchange { destination, source, key } => {
+                engine.bind_exchange(destination, source, key, &Table::new())?;
+            }
+            Operation::UnbindExchange { destination, source, key } => {
+                engine.unbind_exchange(destination, source, key, &Table::new())?;
+            }
             Operation::DeleteExchange { name } => engine.delete_exchange(name)?,
             Operation::DeclareQueue { name, durable } => {
                 let options = QueueOptions { durable: *durable, ..QueueOptions::default() };
@@ -292,15 +306,35 @@ impl Machine {
     fn compare(&self, broker: &Broker) {
         let engine = self.engine();
         let topology = engine.topology();
-        let exchanges = topology.exchanges.iter().map(|one| (&one.name, &one.kind));
-        assert!(exchanges.eq(broker.exchanges.iter()), "{:?}", topology.exchanges);
-        let mut bindings = topology.bindings.iter().map(|one| Binding {
-            queue: one.queue.clone(),
-            exchange: one.exchange.clone(),
-            key: one.routing_key.clone(),
-        });
-        assert!(bindings.all(|binding| broker.bindings.contains(&binding)));
-        assert_eq!(topology.bindings.len(), broker.bindings.len(), "{:?}", topology.bindings);
+        let exchanges: BTreeMap<_, _> = topology
+            .exchanges
+            .iter()
+            .map(|one| {
+                let alternate = one.options.alternate.clone();
+                (one.name.clone(), Exchange { kind: one.kind, alternate })
+            })
+            .collect();
+        assert_eq!(exchanges, broker.topology.exchanges);
+        let bindings: BTreeSet<_> = topology
+            .bindings
+            .iter()
+            .map(|one| Binding {
+                queue: one.queue.clone(),
+                exchange: one.exchange.clone(),
+                key: one.routing_key.clone(),
+            })
+            .collect();
+        assert_eq!(bindings, broker.topology.bindings);
+        let leads: BTreeSet<_> = topology
+            .exchange_bindings
+            .iter()
+            .map(|one| Lead {
+                destination: one.destination.clone(),
+                source: one.source.clone(),
+                key: one.routing_key.clone(),
+            })
+            .collect();
+        assert_eq!(leads, broker.topology.leads);
         assert!(topology.queues.iter().map(|one| &one.name).eq(broker.queues.keys()));
         for view in &topology.queues {
             let entries = &broker.queues[&view.name].entries;

@@ -51,6 +51,18 @@ pub(crate) enum Operation {
     DeclareExchange {
         name: &'static str,
         kind: ExchangeKind,
+        alternate: Option<&'static str>,
+    },
+    /// Leads what comes to `source` to `destination` too.
+    BindExchange {
+        destination: &'static str,
+        source: &'static str,
+        key: &'static str,
+    },
+    UnbindExchange {
+        destination: &'static str,
+        source: &'static str,
+        key: &'static str,
     },
     DeleteExchange {
         name: &'static str,
@@ -158,7 +170,7 @@ pub(crate) fn first() -> impl Strategy<Value = Vec<Operation>> {
     (kind(), pattern()).prop_map(|(kind, key)| {
         let (name, queue) = (EXCHANGES[0], QUEUES[0]);
         vec![
-            Operation::DeclareExchange { name, kind },
+            Operation::DeclareExchange { name, kind, alternate: None },
             Operation::DeclareQueue { name: queue, durable: true },
             Operation::Bind { queue, exchange: name, key },
         ]
@@ -178,6 +190,20 @@ pub(crate) fn next(broker: &Broker) -> BoxedStrategy<Operation> {
         .prop_map(|messages| Operation::PublishBatch { messages });
     let bind = (queue(), exchange(), pattern())
         .prop_map(|(queue, exchange, key)| Operation::Bind { queue, exchange, key });
+    let alternate = prop_oneof![3 => Just(None), 1 => exchange().prop_map(Some)];
+    let declare = (exchange(), kind(), alternate)
+        .prop_map(|(name, kind, alternate)| Operation::DeclareExchange { name, kind, alternate });
+    let ends = || (exchange(), exchange(), pattern());
+    let lead = ends().prop_map(|(destination, source, key)| Operation::BindExchange {
+        destination,
+        source,
+        key,
+    });
+    let lead_no_more = ends().prop_map(|(destination, source, key)| Operation::UnbindExchange {
+        destination,
+        source,
+        key,
+    });
     let unbind = (queue(), exchange(), pattern())
         .prop_map(|(queue, exchange, key)| Operation::Unbind { queue, exchange, key });
     let messages = prop::collection::vec(address(), 0..3);
@@ -198,7 +224,9 @@ pub(crate) fn next(broker: &Broker) -> BoxedStrategy<Operation> {
         1 => queue().prop_map(|queue| Operation::Peek { queue }),
         held => settle,
         3 => transaction,
-        2 => (exchange(), kind()).prop_map(|(name, kind)| Operation::DeclareExchange { name, kind }),
+        2 => declare,
+        2 => lead,
+        1 => lead_no_more,
         3 => (queue(), prop::bool::weighted(0.7))
             .prop_map(|(name, durable)| Operation::DeclareQueue { name, durable }),
         3 => bind,
