@@ -31,7 +31,9 @@ pub struct Message<'a> {
     /// Delivered as given; at most 1 MiB. A headers exchange reads them as a
     /// [`Table`](crate::Table); to all else they are opaque.
     pub headers: &'a [u8],
-    /// Stored and delivered; not acted upon yet. Default 0.
+    /// 0, the default, is the lowest. Queues with
+    /// [`priority_max`](crate::QueueOptions::priority_max) hand out the highest first, and take one
+    /// above theirs for theirs; to others it means nothing. Always stored and delivered.
     pub priority: u8,
     /// Whether it is an error if no queue gets it; else it is dropped then, confirmed at once, and
     /// [counted](crate::Stats::unroutable_dropped). Default true.
@@ -78,6 +80,11 @@ impl<'a> Message<'a> {
     /// The same, dropped where no queue gets it, instead of refused.
     pub fn optional(self) -> Self {
         Self { mandatory: false, ..self }
+    }
+
+    /// The same, with this priority.
+    pub fn priority(self, priority: u8) -> Self {
+        Self { priority, ..self }
     }
 
     /// The same, with properties.

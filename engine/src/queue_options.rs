@@ -113,7 +113,11 @@ pub struct QueueOptions {
     /// How often a message may come back before it is dropped, or dead-lettered.
     /// `x-delivery-limit`.
     pub delivery_limit: Option<u32>,
-    /// The highest priority that it tells apart, at least 1. `x-max-priority`.
+    /// The highest priority that it tells apart, at least 1. Of what is ready the highest priority
+    /// comes first; within one, messages keep their order, also those that came back. After a crash
+    /// messages may be flagged as redelivered that only waited behind others of a higher priority.
+    /// Each level is a cursor, so few of them are cheaper than many: up to 10 will do.
+    /// `x-max-priority`.
     pub priority_max: Option<u8>,
     /// Whether one of its consumers gets everything, and the others wait for it to go: the one of
     /// the highest priority, of equals the first. If one of a higher priority comes later, it takes

@@ -28,6 +28,7 @@ mod headers;
 mod lifetime;
 mod limits;
 mod lock;
+mod message_priority;
 mod nack;
 mod named;
 mod pins;

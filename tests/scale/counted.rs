@@ -3,12 +3,19 @@
 use std::{
     alloc::System,
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
-use fanlog::{Change, Config, Engine, ExchangeKind};
+use fanlog::{
+    Change, Config, Engine, ExchangeKind,
+    clock::ManualClock,
+    storage::{BackendChoice, RealStorage},
+};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 #[global_allocator]
@@ -97,4 +104,36 @@ pub(crate) fn change_all(
 ) {
     let names: Vec<String> = numbers.map(name).collect();
     engine.change(&names.iter().map(|name| change(name)).collect::<Vec<_>>()).unwrap();
+}
+
+/// A store without threads, by this clock, with buffers as small as they may be.
+pub(crate) fn open_stepped(dir: &Path, clock: &Arc<ManualClock>) -> Engine {
+    let storage = RealStorage::open(dir, true, BackendChoice::Auto).unwrap();
+    let config = Config {
+        stepped: true,
+        window_bytes_max: 1 << 20,
+        buffer_bytes_max: 1 << 20,
+        segment_bytes_max: 16 << 20,
+        segments_ahead: 1,
+        ..Config::default()
+    };
+    let clock: Arc<ManualClock> = Arc::clone(clock);
+    Engine::open_on(Arc::new(storage), clock, config).unwrap()
+}
+
+/// The most that is allocated while `work` is done, beyond what was before.
+pub(crate) fn most_of(work: impl FnOnce()) -> i64 {
+    let before = live_bytes();
+    let (most, done) = (AtomicI64::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                most.fetch_max(live_bytes() - before, Ordering::Relaxed);
+                thread::yield_now();
+            }
+        });
+        work();
+        done.store(true, Ordering::Relaxed);
+    });
+    most.into_inner()
 }

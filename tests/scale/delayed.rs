@@ -1,58 +1,16 @@
 //! A million messages that are not due: what they take of the heap, and when all fall due at once.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicI64, Ordering},
-    },
-    thread,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use fanlog::{
-    Config, Consumer, Engine, Message,
-    clock::ManualClock,
-    storage::{BackendChoice, RealStorage},
-};
+use fanlog::{Consumer, Engine, Message, clock::ManualClock};
 use tempfile::tempdir;
 
-use crate::counted::{alone, live_bytes};
+use crate::counted::{alone, live_bytes, most_of, open_stepped};
 
 const MESSAGES: u64 = 1_000_000;
 const HEAP_BYTES_MAX: i64 = 32 << 20;
 const DELAY: Duration = Duration::from_hours(1);
 const SPREAD_US: u64 = 1_000_000;
-
-fn open(dir: &std::path::Path, clock: &Arc<ManualClock>) -> Engine {
-    let storage = RealStorage::open(dir, true, BackendChoice::Auto).unwrap();
-    let config = Config {
-        stepped: true,
-        window_bytes_max: 1 << 20,
-        buffer_bytes_max: 1 << 20,
-        segment_bytes_max: 16 << 20,
-        segments_ahead: 1,
-        ..Config::default()
-    };
-    let clock: Arc<ManualClock> = Arc::clone(clock);
-    Engine::open_on(Arc::new(storage), clock, config).unwrap()
-}
-
-/// The most that is allocated while `work` is done, beyond what was before.
-fn most_of(work: impl FnOnce()) -> i64 {
-    let before = live_bytes();
-    let (most, done) = (AtomicI64::new(0), AtomicBool::new(false));
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
-                most.fetch_max(live_bytes() - before, Ordering::Relaxed);
-                thread::yield_now();
-            }
-        });
-        work();
-        done.store(true, Ordering::Relaxed);
-    });
-    most.into_inner()
-}
 
 fn fill(engine: &Engine) {
     engine.declare_queue("jobs").unwrap();
@@ -85,7 +43,7 @@ fn a_million_delayed_messages_stay_under_32_mb_of_heap_also_when_all_fall_due() 
     let _alone = alone();
     let (dir, clock) = (tempdir().unwrap(), Arc::new(ManualClock::new()));
     let begin = live_bytes();
-    let mut engine = open(dir.path(), &clock);
+    let mut engine = open_stepped(dir.path(), &clock);
     let opened = live_bytes() - begin;
     let filled = opened + most_of(|| fill(&engine));
     println!("published: at most {filled} bytes, then {}", live_bytes() - begin);
@@ -94,7 +52,7 @@ fn a_million_delayed_messages_stay_under_32_mb_of_heap_also_when_all_fall_due() 
     for opened_again in [false, true] {
         if opened_again {
             drop(engine);
-            engine = open(dir.path(), &clock);
+            engine = open_stepped(dir.path(), &clock);
         }
         let consumer = engine.consume("jobs", fanlog::ConsumerOptions::default()).unwrap();
         let passed = most_of(|| assert!(consumer.try_recv().unwrap().is_none()));

@@ -19,6 +19,7 @@ pub(crate) struct Claim {
     pub(crate) from: u64,
     pub(super) bytes: u32,
     pub(super) earlier: Earlier,
+    pub(super) priority: u8,
     /// A transaction is going to ack it: nobody else settles it meanwhile.
     pub(super) in_transaction: bool,
 }

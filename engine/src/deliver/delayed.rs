@@ -10,12 +10,12 @@
 //!     later. That holds wherever the clock goes: only what the clock has shown is compared.
 //! T2. While something is being taken the cursor stands still: what came due stands before it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use fanlog_segment_format::Offset;
 
 use super::{
-    Earlier, Guard, Ready,
+    Earlier, Guard, Level, Ready,
     reader::{List, own_lists, ready_in, routed_to},
 };
 use crate::{
@@ -161,7 +161,7 @@ impl Delayed {
         self.round.as_ref().map(|round| round.until_us)
     }
 
-    /// The next message below `cursor` that fell due; `None` once there is none left.
+    /// The next message of that level below `cursor` that fell due; `None` once there is none left.
     ///
     /// # Errors
     ///
@@ -170,6 +170,7 @@ impl Delayed {
         &mut self,
         core: &Core,
         queue: &Queue,
+        level: Level,
         cursor: Offset,
     ) -> Result<Option<Offset>> {
         loop {
@@ -194,12 +195,13 @@ impl Delayed {
             if under_way.loaded.is_none() {
                 let end = stretch.end.min(cursor);
                 let times = (stretch.next_us, until_us);
-                under_way.loaded = Loaded::find(core, queue, under_way, end, times)?.map(Box::new);
+                let found = Loaded::find(core, queue, under_way, end, times)?;
+                under_way.loaded = found.map(Box::new);
             }
             let next_us = match &mut under_way.loaded {
-                Some(loaded) => match loaded.next(queue) {
+                Some(loaded) => match loaded.next(queue, level) {
                     Some(offset) => return Ok(Some(offset)),
-                    None => loaded.due_after(until_us, under_way.start, stretch.end),
+                    None => loaded.due_after(level, until_us, under_way.start..stretch.end),
                 },
                 // What was there is acked, by a purge for one.
                 None => None,
@@ -277,16 +279,16 @@ impl Loaded {
         Ok(Some(Self { view, guard, copy, lists, due }))
     }
 
-    fn is_own(&self, number: u32) -> bool {
-        self.lists.iter().any(|list| list.has(&self.view, number))
+    fn is_own(&self, level: Level, number: u32) -> bool {
+        level.has(&self.view, number) && self.lists.iter().any(|list| list.has(&self.view, number))
     }
 
     /// The next one that is the queue's and not acked.
-    fn next(&mut self, queue: &Queue) -> Option<Offset> {
+    fn next(&mut self, queue: &Queue, level: Level) -> Option<Offset> {
         loop {
             let number = self.due.first()?;
             let offset = self.view.offset_of(number);
-            if self.is_own(number) && !queue.ledger().acks.contains(offset.0) {
+            if self.is_own(level, number) && !queue.ledger().acks.contains(offset.0) {
                 return Some(offset);
             }
             self.due.remove(number);
@@ -294,12 +296,13 @@ impl Loaded {
     }
 
     /// When the next of the queue's messages there is due, after a time.
-    fn due_after(&self, until_us: u64, start: Offset, end: Offset) -> Option<u64> {
+    fn due_after(&self, level: Level, until_us: u64, within: Range<Offset>) -> Option<u64> {
+        let Range { start, end } = within;
         let numbers = self.view.lower_bound(start)..self.view.lower_bound(end);
         let later = self.view.dues_until(until_us)..self.view.dues();
         let mut later = later.map(|k| self.view.due(k)).filter(|due| !due.expiry);
         later
-            .find(|due| numbers.contains(&due.number) && self.is_own(due.number))
+            .find(|due| numbers.contains(&due.number) && self.is_own(level, due.number))
             .map(|due| due.time_us)
     }
 }

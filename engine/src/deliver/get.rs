@@ -6,6 +6,7 @@ use event_listener::Listener;
 
 use super::{
     ConsumerOptions, ConsumerShared, Delivery, Dispatch, Next, Payload, Reader, Ready, overdue,
+    source::ReadyIn,
 };
 use crate::{Browsed, Error, Result, core::Core, queue::Queue};
 
@@ -124,12 +125,24 @@ impl Drop for Getter {
 /// If the log could not be read.
 pub(crate) fn peek(core: &Core, queue: &Arc<Queue>, most: usize) -> Result<Vec<Browsed>> {
     let dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
-    let (returned, reader) = match dispatch.get() {
-        Some(dispatch) => dispatch.source.ready(most),
-        None => (Vec::new(), None),
-    };
+    let mut levels = dispatch.get().map_or_else(Vec::new, |dispatch| dispatch.source.ready(most));
     drop(dispatch);
-    let mut reader = reader.unwrap_or_else(|| Reader::new(queue));
+    if levels.is_empty() {
+        let readers = Reader::of_levels(queue).into_iter().rev();
+        levels.extend(readers.map(|reader| ReadyIn { returned: Vec::new(), reader }));
+    }
+    let mut found = Vec::new();
+    for level in levels {
+        if found.len() < most {
+            found.extend(ready_of(core, queue, level, most - found.len())?);
+        }
+    }
+    Ok(found)
+}
+
+/// The next `most` ready messages of one level.
+fn ready_of(core: &Core, queue: &Queue, level: ReadyIn, most: usize) -> Result<Vec<Browsed>> {
+    let ReadyIn { returned, mut reader } = level;
     let mut found = Vec::new();
     for claim in returned {
         found.push(show(&claim.read(core)?));

@@ -267,7 +267,8 @@ mod tests {
     fn ready(offset: u64) -> Ready {
         let guard = Arc::new(Guard::Copy(Box::default()));
         let (offset, from, fields) = (Offset(offset), offset, Fields::default());
-        Ready { offset, from, earlier: Earlier::default(), guard, fields, damage: None }
+        let earlier = Earlier::default();
+        Ready { offset, from, earlier, priority: 0, guard, fields, damage: None }
     }
 
     fn hand_with(messages: u64) -> Hand {

@@ -21,6 +21,7 @@ mod delivery;
 mod earlier;
 mod get;
 mod hand;
+mod level;
 mod options;
 pub(crate) mod overdue;
 mod purge;
@@ -40,6 +41,7 @@ pub(crate) use self::{
     claim::Claim,
     earlier::Earlier,
     get::{get, peek},
+    level::Level,
     purge::purge,
     reader::{Fields, Guard, Part, Reader, Ready},
     reserve::Reserved,

@@ -5,7 +5,7 @@ use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 use fanlog_segment_format::{ExchangeId, Offset, RouteId, record::MessageRecord};
 
 use super::{
-    Claim, Earlier,
+    Claim, Earlier, Level,
     delayed::{Delayed, NotDue, earlier_of},
 };
 use crate::{
@@ -87,6 +87,7 @@ pub(crate) struct Ready {
     /// Its ack covers `from..=offset`: what lies between is not this queue's.
     pub(crate) from: u64,
     pub(crate) earlier: Earlier,
+    pub(crate) priority: u8,
     pub(crate) guard: Arc<Guard>,
     pub(crate) fields: Fields,
     pub(crate) damage: Option<Arc<Damage>>,
@@ -95,9 +96,9 @@ pub(crate) struct Ready {
 impl Ready {
     /// What is known of it without its bytes.
     pub(super) fn claim(&self) -> Claim {
-        let Self { offset, from, earlier, .. } = *self;
+        let Self { offset, from, earlier, priority, .. } = *self;
         let bytes = self.fields.payload.bytes;
-        Claim { offset, from, bytes, earlier, in_transaction: false }
+        Claim { offset, from, bytes, earlier, priority, in_transaction: false }
     }
 }
 
@@ -139,13 +140,20 @@ pub(crate) struct Reader {
     delayed: Option<Box<Delayed>>,
     /// Of what the cursor has passed all that was due after it was left out.
     judged_us: u64,
+    /// It passes by messages of all others.
+    level: Level,
     /// It takes what is not due, too.
     all: bool,
 }
 
 impl Reader {
-    /// A reader that starts at the queue's ack floor.
-    pub(crate) fn new(queue: &Queue) -> Self {
+    /// Readers that start at the queue's ack floor, one for each level, the lowest first.
+    pub(super) fn of_levels(queue: &Queue) -> Vec<Self> {
+        Level::all(queue).map(|level| Self { level, ..Self::new(queue) }).collect()
+    }
+
+    /// A reader that starts at the queue's ack floor, and takes messages of every priority.
+    fn new(queue: &Queue) -> Self {
         let ledger = queue.ledger();
         let floor = ledger.floor();
         let acked_end = Offset(ledger.acks.end());
@@ -175,7 +183,7 @@ impl Reader {
         if let Some(Place { view, not_due: Some(not_due), .. }) = self.place.as_deref_mut() {
             not_due.until(view, until_us);
         }
-        delayed.peek(core, queue, self.cursor)
+        delayed.peek(core, queue, self.level, self.cursor)
     }
 
     /// Takes the message that [`Reader::peek_due`] showed.
@@ -203,6 +211,12 @@ impl Reader {
             if let Some(place) = &mut self.place {
                 while let Some(number) = place.first() {
                     let offset = place.view.offset_of(number);
+                    if !self.level.has(&place.view, number) {
+                        place.advance();
+                        self.cursor = offset.next();
+                        self.after_last = self.cursor.0;
+                        continue;
+                    }
                     if offset >= self.acked_end || !queue.ledger().acks.contains(offset.0) {
                         let Some(not_due) = &mut place.not_due else { return Ok(Some(offset)) };
                         let holds = not_due.holds(&place.view, number, &*core.clock);
@@ -232,6 +246,11 @@ impl Reader {
             match core.log.seek(self.cursor, &wanted)? {
                 Sought::View(view) => {
                     let mut place = Place::new(core, queue, view, self.cursor);
+                    if !self.level.may_be_in(&place.view) {
+                        self.after_last = place.own_end().map_or(self.after_last, |end| end.0);
+                        self.cursor = self.cursor.max(place.view.end_offset());
+                        continue;
+                    }
                     if place.view.dues() > 0 && !self.all {
                         let (view, now_us) = (&place.view, core.clock.wall_us());
                         let not_due = NotDue::in_view(view, self.cursor, self.after_last, now_us);
@@ -287,6 +306,12 @@ impl Place {
         let copy = core.readers_hold_too_much();
         let guard = Arc::new(Guard::View(view.clone()));
         Self { view, guard, copy, lists, heap, not_due: None }
+    }
+
+    /// One past the queue's last message in the view.
+    fn own_end(&self) -> Option<Offset> {
+        let last = self.lists.iter().filter_map(|list| list.before(&self.view, u32::MAX)).max();
+        last.map(|number| self.view.offset_of(number).next())
     }
 
     /// The number of the queue's next message in the view.
@@ -362,7 +387,8 @@ pub(super) fn ready_in(
         Ok(record) => (Arc::clone(guard), Fields::of(&record, view.bytes()), None),
         Err(damage) => (Arc::clone(guard), Fields::default(), Some(Arc::new(damage))),
     };
-    Ready { offset, from, earlier, guard, fields, damage }
+    let priority = view.priority_of(number);
+    Ready { offset, from, earlier, priority, guard, fields, damage }
 }
 
 /// Whether messages of a route ever went to the queue.

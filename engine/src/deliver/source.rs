@@ -1,6 +1,7 @@
-//! What a queue hands out next: what came back first, then the log, as far as the lease goes.
+//! What a queue hands out next: of the highest priority, what came back first, then the log, as far
+//! as the lease goes.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
 use fanlog_segment_format::Offset;
 
@@ -19,11 +20,13 @@ pub(super) enum Next {
     Nothing,
 }
 
-/// A queue's cursor, and what came back to it.
+/// A queue's cursors, one for each priority that it tells apart, and what came back to it.
 #[derive(Debug, Default)]
 pub(super) struct Source {
-    reader: Option<Reader>,
-    returned: BTreeMap<Offset, Claim>,
+    /// By level, the lowest first; made when the first message is asked for.
+    readers: Vec<Reader>,
+    /// The highest level first, and in each in the order of the log.
+    returned: BTreeMap<(Reverse<u8>, Offset), Claim>,
     /// The lease asked for and not granted yet.
     wanted: Option<Offset>,
     /// Where the last lease was asked for, and messages dealt since: how sparse the queue is.
@@ -31,68 +34,117 @@ pub(super) struct Source {
     dealt_since: u64,
 }
 
+/// What is ready in one level: what came back, and where it goes on in the log.
+pub(super) struct ReadyIn {
+    pub(super) returned: Vec<Claim>,
+    pub(super) reader: Reader,
+}
+
 impl Source {
     pub(super) fn give_back(&mut self, claim: Claim) {
-        self.returned.insert(claim.offset, claim);
+        // There is a reader: somebody had it.
+        let max = self.readers.len().saturating_sub(1);
+        let level = claim.priority.min(u8::try_from(max).unwrap_or(u8::MAX));
+        self.returned.insert((Reverse(level), claim.offset), claim);
     }
 
     /// One past the last message that came back after it was handed out.
     pub(super) fn handed_out_end(&self) -> Offset {
-        let flagged = self.returned.values().rev().find(|claim| claim.earlier.any());
-        flagged.map(|claim| claim.offset.next()).unwrap_or_default()
+        let flagged = self.returned.values().filter(|claim| claim.earlier.any());
+        flagged.map(|claim| claim.offset.next()).max().unwrap_or_default()
     }
 
-    /// Nobody reads on for now. The cursor stays: acks that are on their way are in no ledger yet.
+    /// Nobody reads on for now. The cursors stay: acks that are on their way are in no ledger yet.
     pub(super) fn rest(&mut self) {
-        if let Some(reader) = &mut self.reader {
-            reader.rest();
-        }
+        self.readers.iter_mut().for_each(Reader::rest);
     }
 
     /// All before `offset` was dropped.
     pub(super) fn skip_to(&mut self, queue: &Queue, offset: Offset) {
         self.returned.clear();
-        self.reader.get_or_insert_with(|| Reader::new(queue)).skip_to(offset);
+        self.begin(queue);
+        for reader in &mut self.readers {
+            reader.skip_to(offset);
+        }
     }
 
-    /// What is ready: of what came back the first `most`, and where it goes on in the log, if that
-    /// was begun.
-    pub(super) fn ready(&self, most: usize) -> (Vec<Claim>, Option<Reader>) {
-        let returned = self.returned.values().take(most).copied().collect();
-        (returned, self.reader.as_ref().map(Reader::fork))
+    fn begin(&mut self, queue: &Queue) {
+        if self.readers.is_empty() {
+            self.readers = Reader::of_levels(queue);
+        }
     }
 
-    /// Messages that the cursor has passed because they are not due.
+    /// What is ready, level by level, the highest first: of what came back the first `most`.
+    pub(super) fn ready(&self, most: usize) -> Vec<ReadyIn> {
+        let levels = (0..=u8::MAX).zip(&self.readers).rev();
+        let ready_in = |(level, reader): (u8, &Reader)| {
+            let returned = self.returned_in(level).take(most).map(|(_, &claim)| claim).collect();
+            ReadyIn { returned, reader: reader.fork() }
+        };
+        levels.map(ready_in).collect()
+    }
+
+    fn returned_in(&self, level: u8) -> impl Iterator<Item = (Offset, &Claim)> {
+        let level = Reverse(level);
+        let returned = self.returned.range((level, Offset(0))..=(level, Offset(u64::MAX)));
+        returned.map(|((_, offset), claim)| (*offset, claim))
+    }
+
+    /// Messages that the cursors have passed because they are not due.
     pub(super) fn delayed(&self) -> u64 {
-        self.reader.as_ref().map_or(0, Reader::delayed)
+        self.readers.iter().map(Reader::delayed).sum()
     }
 
-    /// The next message to hand out.
+    /// The next message to hand out: the first of the highest level that has one.
     ///
     /// # Errors
     ///
     /// If the log could not be read there; it stays the next.
     pub(super) fn next(&mut self, core: &Core, queue: &Arc<Queue>) -> Result<Next> {
-        let due = match &mut self.reader {
-            Some(reader) => reader.peek_due(core, queue)?,
-            None => None,
-        };
-        if let Some((&first, &claim)) = self.returned.first_key_value()
-            && due.is_none_or(|due| first < due)
-        {
-            let ready = claim.read(core)?;
-            self.returned.pop_first();
-            return Ok(Next::Message(ready));
-        }
-        let reader = self.reader.get_or_insert_with(|| Reader::new(queue));
-        let next = if due.is_some() { due } else { reader.peek(core, queue)? };
-        let Some(offset) = next else {
-            // Somebody wants more: consumers are woken when there is some.
-            if let Some(due_us) = reader.next_due_us() {
-                core.alarms.set(core, queue, due_us);
+        self.begin(queue);
+        for at in (0..self.readers.len()).rev() {
+            match self.next_in(at, core, queue)? {
+                Next::Nothing => {}
+                next => return Ok(next),
             }
-            return Ok(Next::Nothing);
-        };
+        }
+        // Somebody wants more: consumers are woken when there is some.
+        let due_us = self.readers.iter().filter_map(Reader::next_due_us).min();
+        if let Some(due_us) = due_us {
+            core.alarms.set(core, queue, due_us);
+        }
+        Ok(Next::Nothing)
+    }
+
+    fn next_in(&mut self, at: usize, core: &Core, queue: &Arc<Queue>) -> Result<Next> {
+        let reader = &mut self.readers[at];
+        let due = reader.peek_due(core, queue)?;
+        if !self.returned.is_empty() {
+            let level = u8::try_from(at).unwrap_or(u8::MAX);
+            let first = self.returned_in(level).next().map(|(first, claim)| (first, *claim));
+            if let Some((first, claim)) = first
+                && due.is_none_or(|due| first < due)
+            {
+                let ready = claim.read(core)?;
+                self.returned.remove(&(Reverse(level), first));
+                return Ok(Next::Message(ready));
+            }
+        }
+        let reader = &mut self.readers[at];
+        let next = if due.is_some() { due } else { reader.peek(core, queue)? };
+        let Some(offset) = next else { return Ok(Next::Nothing) };
+        if !self.is_leased(core, queue, offset) {
+            return Ok(Next::Waits);
+        }
+        self.dealt_since += 1;
+        let reader = &mut self.readers[at];
+        let taken =
+            if due.is_some() { reader.take_due(core, queue) } else { reader.take(core, queue) };
+        Ok(taken.map_or(Next::Nothing, Next::Message))
+    }
+
+    /// Whether a message may be handed out. Asks for a lease ahead of time.
+    fn is_leased(&mut self, core: &Core, queue: &Arc<Queue>, offset: Offset) -> bool {
         let mark = queue.mark();
         if self.wanted.is_some_and(|wanted| mark >= wanted) {
             self.wanted = None;
@@ -109,14 +161,7 @@ impl Source {
                 core.hurry(false);
             }
         }
-        if offset >= mark {
-            return Ok(Next::Waits);
-        }
-        self.dealt_since += 1;
-        let taken = self.reader.as_mut().and_then(|reader| {
-            if due.is_some() { reader.take_due(core, queue) } else { reader.take(core, queue) }
-        });
-        Ok(taken.map_or(Next::Nothing, Next::Message))
+        offset < mark
     }
 
     /// Offsets of the log per message of this queue, as seen since the last lease.

@@ -128,6 +128,22 @@ impl View {
         low
     }
 
+    /// Whether a message has a priority other than 0.
+    pub(crate) fn has_priorities(&self) -> bool {
+        match self {
+            Self::Batch(batch) => batch.index.has_priorities(),
+            Self::Sealed(reader) => reader.footer().has_priorities(),
+        }
+    }
+
+    /// The priority of message `number`.
+    pub(crate) fn priority_of(&self, number: u32) -> u8 {
+        match self {
+            Self::Batch(batch) => batch.index.priority_of(number),
+            Self::Sealed(reader) => reader.footer().priority_of(number),
+        }
+    }
+
     /// How many due and expiry times the messages have.
     pub(crate) fn dues(&self) -> u32 {
         match self {
