@@ -303,7 +303,11 @@ impl Core {
     }
 
     /// Makes changes and places their records. Returns the batch that will make them durable.
-    fn place_changes(&self, tables: &mut Tables, changes: &[Change<'_>]) -> Result<Option<u64>> {
+    pub(crate) fn place_changes(
+        &self,
+        tables: &mut Tables,
+        changes: &[Change<'_>],
+    ) -> Result<Option<u64>> {
         let mut bytes = Vec::new();
         let mut state = self.append.lock();
         if let Some(end) = &state.end {
@@ -327,6 +331,27 @@ impl Core {
             self.append.work.notify_one();
         }
         Ok(number)
+    }
+
+    /// Waits until all that was placed is confirmed, and applied to the ledger. Nothing more is
+    /// placed as long as the caller holds the tables.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`], [`Error::OutOfSpace`]; that with which the engine ended.
+    pub(crate) fn hold_publishers(&self, tables: &mut Tables, timeout: Duration) -> Result<()> {
+        let mut state = self.append.lock();
+        if let Some(end) = state.end.as_ref().or(state.out_of_space.as_ref()) {
+            return Err(end.clone());
+        }
+        // Whoever has a route has to ask for it again, and waits for the tables.
+        tables.version += 1;
+        state.version = tables.version;
+        self.version.store(tables.version, Ordering::Release);
+        let last = state.last_placed();
+        self.append.wake_committer(&mut state);
+        drop(state);
+        last.map_or(Ok(()), |last| self.wait_for(&self.confirms, last, Some(timeout)))
     }
 
     // Waiting and waking.

@@ -11,14 +11,15 @@ use std::{
 use fanlog_segment_format::file_name::FileName;
 
 use crate::{
-    BackupFiles, BackupProgress, BackupReport, Config, Error, ExchangeOptions, QueueOptions,
-    RecoveryReport, Result, Stats, Table, backup,
+    BackupFiles, BackupProgress, BackupReport, Config, DeleteQueue, Error, ExchangeOptions,
+    QueueOptions, RecoveryReport, Result, Stats, Table, backup,
     browse::{Browsed, Browser},
     check::{self, Progress, Report},
     clock::{Clock, SystemClock},
     commit::{self, run_committer},
     confirm::{Confirms, deadline_after, instant_now},
     core::Core,
+    delete_queue,
     deliver::{self, Consumer, ConsumerOptions, Delivery},
     error::FileOp,
     inspect::{self, QueueView, SegmentInfo, TopologyView},
@@ -273,6 +274,19 @@ impl Engine {
     /// [`Error::NotFound`]; [`Error::Refused`] for an exclusive queue.
     pub fn delete_queue(&self, name: &str) -> Result<()> {
         self.change(&[Change::DeleteQueue { name }])
+    }
+
+    /// Deletes a queue if nobody uses it, or nothing in it is ready, as `conditions` say. No message is
+    /// lost by that: one that is published at the same time is in the queue, which stays then, or
+    /// finds it gone.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StillUsed`] if it is not so, and nothing was changed; [`Error::Timeout`] or
+    /// [`Error::OutOfSpace`] if it could not be found out for what was published before; else as
+    /// [`delete_queue`](Self::delete_queue).
+    pub fn delete_queue_with(&self, name: &str, conditions: DeleteQueue) -> Result<()> {
+        delete_queue::delete_queue(&self.owner.core, name, conditions)
     }
 
     /// Drops every message of a queue that is confirmed and that no consumer has, and returns how

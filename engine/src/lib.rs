@@ -19,6 +19,7 @@ mod commit;
 mod config;
 mod confirm;
 mod core;
+mod delete_queue;
 mod deliver;
 mod engine;
 mod error;
@@ -57,6 +58,7 @@ pub use crate::{
     backup::{BackupFiles, BackupProgress, BackupReport},
     browse::{Browsed, Browser},
     config::{Config, Durability, OnDamage, WhenFull},
+    delete_queue::DeleteQueue,
     deliver::{
         Cancellation, Consumer, ConsumerOptions, Deliveries, Delivery, DeliveryBatch, DeliveryRef,
         DeliveryTag, Payload,

@@ -16,6 +16,7 @@ mod close;
 mod counts;
 mod damage;
 mod delayed;
+mod delete_queue;
 mod deliver;
 mod exchange_bind;
 mod exchange_options;

@@ -80,8 +80,14 @@ fn settle_topology(engine: &Engine, model: &mut Model) -> Result<(), String> {
         .iter()
         .map(|found| (found.queue.clone(), found.exchange.clone(), found.routing_key.clone()))
         .collect();
+    let exchange_bindings: BTreeSet<(String, String, String)> = view
+        .exchange_bindings
+        .iter()
+        .map(|found| (found.destination.clone(), found.source.clone(), found.routing_key.clone()))
+        .collect();
     let same = |wanted: &Topology| {
         wanted.exchanges == exchanges
+            && wanted.exchange_bindings == exchange_bindings
             && wanted.bindings == bindings
             && wanted.queues.keys().map(String::as_str).eq(queues.iter().copied())
     };
@@ -95,7 +101,7 @@ fn settle_topology(engine: &Engine, model: &mut Model) -> Result<(), String> {
             Ok(())
         }
         other => Err(format!(
-            "exchanges {exchanges:?}, queues {queues:?}, bindings {bindings:?}; expected were {:?}{}",
+            "exchanges {exchanges:?}, queues {queues:?}, bindings {bindings:?}, of exchanges {exchange_bindings:?}; expected were {:?}{}",
             model.topology,
             other.map(|next| format!(" or {next:?}")).unwrap_or_default(),
         )),

@@ -135,6 +135,8 @@ pub struct Topology {
     pub queues: BTreeMap<String, QueueId>,
     /// Queue, exchange, routing key.
     pub bindings: BTreeSet<(String, String, String)>,
+    /// Where messages go, the exchange that they come from, routing key.
+    pub exchange_bindings: BTreeSet<(String, String, String)>,
 }
 
 impl Topology {
@@ -143,13 +145,34 @@ impl Topology {
         if exchange.is_empty() {
             return Some(self.queues.get(key).copied().into_iter().collect());
         }
-        let kind = *self.exchanges.get(exchange)?;
+        self.exchanges.get(exchange)?;
+        let reached = self.reached(exchange, key);
         let matches = self
             .bindings
             .iter()
-            .filter(|(_, of, by)| of == exchange && matches(kind, by, key))
+            .filter(|(_, of, by)| reached.contains(of.as_str()) && self.matches(of, by, key))
             .map(|(queue, _, _)| self.queues[queue]);
         Some(matches.collect::<BTreeSet<_>>().into_iter().collect())
+    }
+
+    /// The exchanges that a message comes to.
+    fn reached<'t>(&'t self, exchange: &'t str, key: &str) -> BTreeSet<&'t str> {
+        let mut reached = BTreeSet::from([exchange]);
+        loop {
+            let before = reached.len();
+            for (to, from, by) in &self.exchange_bindings {
+                if reached.contains(from.as_str()) && self.matches(from, by, key) {
+                    reached.insert(to);
+                }
+            }
+            if reached.len() == before {
+                return reached;
+            }
+        }
+    }
+
+    fn matches(&self, exchange: &str, binding: &str, key: &str) -> bool {
+        matches(self.exchanges[exchange], binding, key)
     }
 
     /// The same without a queue and its bindings.
@@ -165,6 +188,7 @@ impl Topology {
         let mut next = self.clone();
         next.exchanges.remove(name);
         next.bindings.retain(|(_, exchange, _)| exchange != name);
+        next.exchange_bindings.retain(|(to, from, _)| to != name && from != name);
         next
     }
 }

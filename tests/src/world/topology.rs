@@ -1,6 +1,6 @@
 //! Changes of exchanges, queues and bindings.
 
-use fanlog::{Change, Engine, ExchangeKind};
+use fanlog::{Change, Engine, ExchangeKind, Table};
 
 use super::{Work, World};
 use crate::model::Topology;
@@ -57,6 +57,28 @@ impl World {
         })
     }
 
+    /// Binds an exchange to an exchange, or to itself, or undoes that.
+    fn bind_exchange(&mut self) -> Work {
+        let (from, kind) = EXCHANGES[self.random.place(3)];
+        let (to, _) = EXCHANGES[self.random.place(3)];
+        let key = self.binding_key(kind);
+        let mut next = self.model.topology.clone();
+        if !next.exchanges.contains_key(from) || !next.exchanges.contains_key(to) {
+            return self.change_many();
+        }
+        let none = Table::new();
+        let binding = (to.to_owned(), from.to_owned(), key.to_owned());
+        if next.exchange_bindings.remove(&binding) {
+            return self.alter(&format!("unbind {to} from {from} {key}"), next, |engine| {
+                engine.unbind_exchange(to, from, key, &none)
+            });
+        }
+        next.exchange_bindings.insert(binding);
+        self.alter(&format!("bind {to} to {from} {key}"), next, |engine| {
+            engine.bind_exchange(to, from, key, &none)
+        })
+    }
+
     fn delete_queue(&mut self, name: &str) -> Work {
         let next = self.model.topology.without_queue(name);
         let queue = self.model.topology.queues[name];
@@ -109,7 +131,7 @@ impl World {
     }
 
     pub(super) fn change_topology(&mut self) -> Work {
-        match self.random.below(12) {
+        match self.random.below(14) {
             0..3 => {
                 let name = QUEUES[self.random.place(5)];
                 self.declare_queue(name)
@@ -153,6 +175,7 @@ impl World {
                 }
                 self.delete_exchange(name)
             }
+            12..14 => self.bind_exchange(),
             _ => self.change_many(),
         }
     }
