@@ -38,6 +38,10 @@ pub enum Durability {
     /// Confirmed once the kernel has the bytes: survives the death of the process, not a power
     /// cut. Synced within [`Config::buffered_sync_delay_max`].
     Buffered,
+    /// Gone once the store is opened again, however it was closed; before, like any other. Confirmed
+    /// once the kernel has the bytes, which says that it can be delivered and nothing more. What
+    /// `delivery_mode` 1 is to `RabbitMQ`.
+    Transient,
 }
 
 /// Settings given to [`Engine::open`](crate::Engine::open).

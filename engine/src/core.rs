@@ -60,6 +60,8 @@ pub(crate) struct Core {
     pub(crate) tables: RwLock<Tables>,
     /// Routes that were looked up in the tables.
     routes: SharedRoutes,
+    /// Those of transient messages.
+    transient_routes: SharedRoutes,
     /// Copy of the tables' version: a hint that saves publishers the lock.
     version: AtomicU64,
     pub(crate) publishers: NamedPublishers,
@@ -118,6 +120,7 @@ impl Core {
             recovery: parts.recovery,
             tables: RwLock::new(parts.tables),
             routes: SharedRoutes::default(),
+            transient_routes: SharedRoutes::default(),
             publishers: NamedPublishers::of(&parts.ledger),
             append: parts.append,
             pipeline: Mutex::new(parts.pipeline),
@@ -231,8 +234,15 @@ impl Core {
     }
 
     /// Routes a message, defining its route if it is the first of its kind.
-    pub(crate) fn route(&self, exchange: &str, key: &str, headers: &[u8]) -> Result<Routed> {
-        if let Some(routed) = self.routes.find(exchange, key, self.topology_version()) {
+    pub(crate) fn route(
+        &self,
+        exchange: &str,
+        key: &str,
+        headers: &[u8],
+        transient: bool,
+    ) -> Result<Routed> {
+        let remembered = if transient { &self.transient_routes } else { &self.routes };
+        if let Some(routed) = remembered.find(exchange, key, self.topology_version()) {
             return Ok(routed);
         }
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
@@ -241,33 +251,39 @@ impl Core {
         if matched.groups.is_empty() {
             return Err(unroutable(exchange, key));
         }
-        let known = tables.route_of(&matched);
+        let known = tables.route_of(&matched, transient);
         drop(tables);
         let routed = match known {
             Some(routed) => routed,
-            None => self.define_route(exchange, key, headers)?,
+            None => self.define_route(exchange, key, headers, transient)?,
         };
         if routed.by_key {
-            self.routes.remember(exchange, key, routed);
+            remembered.remember(exchange, key, routed);
         }
         Ok(routed)
     }
 
-    fn define_route(&self, exchange: &str, key: &str, headers: &[u8]) -> Result<Routed> {
+    fn define_route(
+        &self,
+        exchange: &str,
+        key: &str,
+        headers: &[u8],
+        transient: bool,
+    ) -> Result<Routed> {
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
         let matched = tables.matched(exchange, key, headers)?;
         if matched.groups.is_empty() {
             return Err(unroutable(exchange, key));
         }
-        if let Some(routed) = tables.route_of(&matched) {
+        if let Some(routed) = tables.route_of(&matched, transient) {
             return Ok(routed);
         }
         let mut state = self.append.lock();
         if let Some(end) = &state.end {
             return Err(end.clone());
         }
-        let routed = tables.define_route(&matched)?;
-        let record = route_definition(routed.route, &matched.groups);
+        let routed = tables.define_route(&matched, transient)?;
+        let record = route_definition(routed.route, &matched.groups, transient);
         state.control(self.append.pool(), &record, false);
         self.append.wake_committer(&mut state);
         Ok(routed)

@@ -87,6 +87,11 @@ impl<'a> Message<'a> {
         Self { priority, ..self }
     }
 
+    /// The same, gone once the store is opened again.
+    pub fn transient(self) -> Self {
+        Self { durability: Durability::Transient, ..self }
+    }
+
     /// The same, with properties.
     pub fn properties(self, properties: &'a [u8]) -> Self {
         Self { properties, ..self }

@@ -35,6 +35,8 @@ pub struct Publisher {
 struct Shared {
     core: Arc<Core>,
     cache: Mutex<RouteCache>,
+    /// Likewise for transient messages.
+    transient_cache: Mutex<RouteCache>,
 }
 
 impl fmt::Debug for Publisher {
@@ -71,7 +73,13 @@ pub struct Confirm {
 
 impl Publisher {
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        Self { shared: Arc::new(Shared { core, cache: Mutex::new(RouteCache::new()) }) }
+        Self {
+            shared: Arc::new(Shared {
+                core,
+                cache: Mutex::default(),
+                transient_cache: Mutex::default(),
+            }),
+        }
     }
 
     /// Appends a message and returns a ticket to wait for its confirm.
@@ -169,7 +177,7 @@ impl Publisher {
 
     /// Appends messages and ack records, either perhaps none, as one.
     pub(crate) fn publish_with(&self, messages: &[Message<'_>], acks: &[u8]) -> Result<Ticket> {
-        let whole = Whole { what: "transaction", acks, numbered: None };
+        let whole = Whole { what: "transaction", acks, numbered: None, sync: true };
         let placed = self.append(messages, whole, false, Wait::AsConfigured)?;
         Ok(self.ticket(placed.0))
     }
@@ -298,11 +306,14 @@ impl Publisher {
         let core = &*self.shared.core;
         let (exchange, key) = (message.exchange, message.routing_key);
         let version = core.topology_version();
-        let mut cache = self.shared.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let transient = message.durability == Durability::Transient;
+        let shared = &self.shared;
+        let cache = if transient { &shared.transient_cache } else { &shared.cache };
+        let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(routed) = cache.find(exchange, key).filter(|found| found.version == version) {
             return Ok((Some(routed), version));
         }
-        match core.route(exchange, key, message.headers) {
+        match core.route(exchange, key, message.headers, transient) {
             Ok(routed) => {
                 if routed.by_key {
                     cache.remember(exchange, key, routed);
@@ -320,7 +331,9 @@ impl Publisher {
     }
 
     fn forget(&self) {
-        *self.shared.cache.lock().unwrap_or_else(PoisonError::into_inner) = RouteCache::new();
+        for cache in [&self.shared.cache, &self.shared.transient_cache] {
+            *cache.lock().unwrap_or_else(PoisonError::into_inner) = RouteCache::default();
+        }
     }
 }
 
@@ -333,10 +346,12 @@ struct Whole<'a> {
     acks: &'a [u8],
     /// Whose message it is, and its number there.
     numbered: Option<(&'a Known, u64)>,
+    /// Its batch is synced, whatever the messages ask for.
+    sync: bool,
 }
 
-const ALONE: Whole<'_> = Whole { what: "message", acks: &[], numbered: None };
-const BATCH: Whole<'_> = Whole { what: "batch", acks: &[], numbered: None };
+const ALONE: Whole<'_> = Whole { what: "message", acks: &[], numbered: None, sync: false };
+const BATCH: Whole<'_> = Whole { what: "batch", acks: &[], numbered: None, sync: false };
 
 /// What to do where there is no room.
 #[derive(Clone, Copy, PartialEq)]
@@ -388,6 +403,7 @@ impl<'a> Records<'a> {
             mode: match message.durability {
                 Durability::Synced => DurabilityMode::Synced,
                 Durability::Buffered => DurabilityMode::Buffered,
+                Durability::Transient => DurabilityMode::Transient,
             },
             due_us: message.due_us(self.time_us).unwrap_or_default(),
             expiry_us: None,
@@ -429,6 +445,9 @@ impl<'a> Records<'a> {
         };
         if !self.whole.acks.is_empty() {
             state.acks(self.whole.acks);
+        }
+        if self.whole.sync {
+            state.sync_open();
         }
         if let Some((known, sequence)) = self.whole.numbered {
             state.reach(known.id, sequence, self.time_us);
@@ -554,9 +573,14 @@ impl Ticket {
 }
 
 /// The record that defines a route, encoded.
-pub(crate) fn route_definition(route: RouteId, groups: &[GroupId]) -> Vec<u8> {
+pub(crate) fn route_definition(route: RouteId, groups: &[GroupId], transient: bool) -> Vec<u8> {
     let mut bytes = Vec::new();
     let groups: Vec<u32> = groups.iter().map(|group| group.0).collect();
-    Control::RouteDefine { route, groups: U32List::from_slice(&groups) }.encode(&mut bytes);
+    let groups = U32List::from_slice(&groups);
+    if transient {
+        Control::TransientRouteDefine { route, groups }.encode(&mut bytes);
+    } else {
+        Control::RouteDefine { route, groups }.encode(&mut bytes);
+    }
     bytes
 }

@@ -107,7 +107,8 @@ impl Transaction {
     /// Adds a copy of a message. It is routed when the transaction is committed, as the topology is
     /// then; here it is only seen whether it could be.
     ///
-    /// Whatever its [`Durability`], it is durable when the commit is. A delay begins with the commit.
+    /// Whatever its [`Durability`], the commit is synced; a transient message is gone once the store is
+    /// opened again all the same. A delay begins with the commit.
     ///
     /// # Errors
     ///

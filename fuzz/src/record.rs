@@ -108,7 +108,7 @@ fn control(fields: &ControlFields<'_>) {
     counts.sort_unstable();
     counts.dedup_by_key(|&mut (offset, _)| offset);
     let acks = ack_set(&fields.runs);
-    let control = match fields.which % 18 {
+    let control = match fields.which % 19 {
         0 => Control::RouteDefine { route: RouteId(a), groups: U32List::from_slice(&list) },
         1 => Control::ExchangeDeclare {
             exchange: ExchangeId(a),
@@ -160,6 +160,9 @@ fn control(fields: &ControlFields<'_>) {
             Control::PublisherDeclare { publisher: PublisherId(a), time_us: x, name }
         }
         15 => Control::PublisherSequence { publisher: PublisherId(a), sequence: x, time_us: y },
+        17 => {
+            Control::TransientRouteDefine { route: RouteId(a), groups: U32List::from_slice(&list) }
+        }
         16 => Control::PublisherForget { publisher: PublisherId(a) },
         _ => Control::Close { next_offset: Offset(x) },
     };

@@ -37,6 +37,7 @@ mod kind {
     pub(super) const PUBLISHER_DECLARE: u8 = 40;
     pub(super) const PUBLISHER_SEQUENCE: u8 = 41;
     pub(super) const PUBLISHER_FORGET: u8 = 42;
+    pub(super) const TRANSIENT_ROUTE_DEFINE: u8 = 43;
 }
 
 /// A control record, borrowed: to be encoded, or as decoded.
@@ -44,6 +45,13 @@ mod kind {
 pub enum Control<'a> {
     /// Names a set of binding groups, before the first message that was routed to it.
     RouteDefine {
+        /// The name.
+        route: RouteId,
+        /// The groups, strictly increasing.
+        groups: U32List<'a>,
+    },
+    /// The same for transient messages: after its epoch they are nobody's.
+    TransientRouteDefine {
         /// The name.
         route: RouteId,
         /// The groups, strictly increasing.
@@ -220,7 +228,9 @@ impl Control<'_> {
             Self::DeliveryMark { .. } | Self::Close { .. } => 8,
             Self::Bind { .. } | Self::Unbind { .. } => 12,
             Self::Purge { kept, .. } => kept.0.len().saturating_add(24),
-            Self::RouteDefine { groups, .. } => groups.len().saturating_mul(4).saturating_add(4),
+            Self::RouteDefine { groups, .. } | Self::TransientRouteDefine { groups, .. } => {
+                groups.len().saturating_mul(4).saturating_add(4)
+            }
             Self::DeliveryCount { entries, .. } => entries.len().saturating_mul(12),
             Self::Ack { acks, .. } => acks.0.len().saturating_add(16),
             Self::ExchangeDeclare { name, arguments, .. } => {
@@ -268,6 +278,7 @@ impl Control<'_> {
     fn kind_and_id(&self) -> (u8, u32) {
         match self {
             Self::RouteDefine { route, .. } => (kind::ROUTE_DEFINE, route.0),
+            Self::TransientRouteDefine { route, .. } => (kind::TRANSIENT_ROUTE_DEFINE, route.0),
             Self::ExchangeDeclare { exchange, .. } => (kind::EXCHANGE_DECLARE, exchange.0),
             Self::ExchangeDelete { exchange } => (kind::EXCHANGE_DELETE, exchange.0),
             Self::QueueDeclare { queue, .. } => (kind::QUEUE_DECLARE, queue.0),
@@ -291,7 +302,7 @@ impl Control<'_> {
     /// Appends what follows the common sixteen bytes.
     fn encode_fields(&self, out: &mut VecWriter<'_>) {
         match *self {
-            Self::RouteDefine { groups, .. } => {
+            Self::RouteDefine { groups, .. } | Self::TransientRouteDefine { groups, .. } => {
                 assert!(groups.is_group_set(), "groups strictly increase and are not too many");
                 out.u32(u32_of(groups.len()));
                 groups.write(|bytes| out.bytes(bytes));

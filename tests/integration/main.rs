@@ -50,3 +50,4 @@ mod support;
 mod topic;
 mod topology;
 mod transaction;
+mod transient;

@@ -60,6 +60,9 @@ fn of_control(control: &Control<'_>, at: u64, whole: bool) -> Item {
         Control::RouteDefine { route, groups } => Item::new("route define", at)
             .with("route", route.0)
             .with_list("groups", groups.iter().map(Value::from), whole),
+        Control::TransientRouteDefine { route, groups } => Item::new("transient route define", at)
+            .with("route", route.0)
+            .with_list("groups", groups.iter().map(Value::from), whole),
         Control::ExchangeDeclare { exchange, kind, flags, name, arguments } => {
             let item = Item::new("exchange declare", at)
                 .with("exchange", exchange.0)

@@ -109,7 +109,13 @@ impl Ledger {
             queues: Turn { next: QueueId(0), end: QueueId(self.next.queue) },
             early: Early::default(),
         });
-        self.live.all().to_vec()
+        let mut counts = self.live.all().to_vec();
+        if let Some(last) = counts.last_mut().filter(|_| self.transients) {
+            // Queues' entries have what they acked of transient messages: whoever opens the store
+            // counts anew.
+            last.uncounted = true;
+        }
+        counts
     }
 
     /// Takes the next piece, to be looked at without the ledger's lock; `None` once there is none.
@@ -143,7 +149,8 @@ impl Ledger {
         for (&id, route) in self.routes.range(routes.next..routes.end).take(PIECE) {
             routes.next = RouteId(id.0 + 1);
             if !early.routes.contains_key(&id) {
-                piece.routes.push((id, Arc::clone(&route.groups), route.counted));
+                let (groups, counted) = route.lasting();
+                piece.routes.push((id, groups, counted));
             }
         }
         for (&id, queue) in self.queues.range(queues.next..queues.end).take(PIECE) {
@@ -177,7 +184,8 @@ impl Ledger {
     pub(super) fn route_changes(capturing: &mut Option<Capture>, id: RouteId, route: &Route) {
         let Some(capture) = capturing else { return };
         if capture.routes.waits(id) {
-            let now = || route_entry(id, &route.groups, route.counted);
+            let (groups, counted) = route.lasting();
+            let now = || route_entry(id, &groups, counted);
             capture.early.routes.entry(id).or_insert_with(now);
         }
     }
@@ -192,6 +200,16 @@ impl Ledger {
                 capture.early.groups.insert(id, Arc::clone(entry));
             }
         }
+    }
+}
+
+impl Route {
+    /// What of it outlasts the epoch: of a route of transient messages that it was one.
+    fn lasting(&self) -> (Arc<[GroupId]>, Amount) {
+        if self.transient {
+            return (Arc::from([]), Amount::default());
+        }
+        (Arc::clone(&self.groups), self.counted)
     }
 }
 

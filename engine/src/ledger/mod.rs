@@ -61,6 +61,8 @@ struct Route {
     counted: Amount,
     /// Queues that get what is published to it now.
     queues: u64,
+    /// Of transient messages of this epoch: a checkpoint does not count them.
+    transient: bool,
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +99,10 @@ pub(crate) struct Ledger {
     queues: BTreeMap<QueueId, Arc<Queue>>,
     next: NextIds,
     named: Named,
+    /// The log is being read: what is transient in it is of an earlier epoch, and nobody's.
+    recovering: bool,
+    /// There are transient routes of this epoch, or, while recovering, of those that are read.
+    transients: bool,
     live: Live,
     /// Queues by the groups that they are, or were, members of (G4).
     holders: HashMap<GroupId, HashSet<QueueId>>,
@@ -119,6 +125,8 @@ impl Ledger {
             queues: BTreeMap::new(),
             next: checkpoint.next_ids,
             named: Named::of(checkpoint),
+            recovering: true,
+            transients: false,
             live: Live::from_entries(&checkpoint.segments),
             holders: HashMap::new(),
             owners: HashMap::new(),
@@ -138,7 +146,11 @@ impl Ledger {
             }
         }
         for entry in &checkpoint.queues {
-            let queue = Queue::from_entry(entry, queue_of(entry)?)?;
+            let mut state = queue_of(entry)?;
+            // What is nobody's any more is not counted off.
+            let of = |base: &BaseEntry| ledger.routes.get(&base.route);
+            state.bases.retain(|base| of(base).is_none_or(|route| !route.groups.is_empty()));
+            let queue = Queue::from_entry(entry, state)?;
             ledger.owners.insert(entry.group, entry.id);
             for member in entry.members.iter().filter(|member| member.group != entry.group) {
                 ledger.holders.entry(member.group).or_default().insert(entry.id);
@@ -300,6 +312,10 @@ impl Ledger {
                 self.next.route = self.next.route.max(route.0 + 1);
                 self.define_route(route, groups.iter().map(GroupId).collect(), log);
             }
+            Control::TransientRouteDefine { route, ref groups } => {
+                self.next.route = self.next.route.max(route.0 + 1);
+                self.define_transient(route, groups.iter().map(GroupId).collect(), log);
+            }
             Control::QueueDeclare { queue: id, group, flags, from, name, arguments } => {
                 let options = QueueOptions::stored(flags, arguments)?;
                 let state = QueueLedger::new(number, from, group);
@@ -394,7 +410,41 @@ impl Ledger {
         }
         log.define_route(route, Arc::clone(&groups));
         let queues = self.members_of(&groups);
-        self.routes.insert(route, Route { groups, counted: Amount::default(), queues });
+        let counted = Amount::default();
+        self.routes.insert(route, Route { groups, counted, queues, transient: false });
+    }
+
+    /// A route of transient messages: of this epoch, or, while the log is read, of an earlier one.
+    pub(crate) fn define_transient(&mut self, route: RouteId, groups: Arc<[GroupId]>, log: &Log) {
+        self.transients = true;
+        let groups = if self.recovering { Arc::from([]) } else { groups };
+        self.define_route(route, groups, log);
+        if let Some(route) = self.routes.get_mut(&route) {
+            route.transient = !self.recovering;
+        }
+    }
+
+    /// The log was read: ends what was transient in it. Counts that had it are made anew, from
+    /// footers and ack sets; routes are forgotten of which no segment has a message.
+    pub(crate) fn recovered(&mut self, log: &Log, recount: bool) {
+        if recount || self.transients || self.live.all().iter().any(|count| count.uncounted) {
+            self.recount(log);
+            self.forget_dead_routes(log);
+        }
+        self.transients = false;
+        self.recovering = false;
+    }
+
+    fn forget_dead_routes(&mut self, log: &Log) {
+        if self.routes.values().all(|route| !route.groups.is_empty()) {
+            return;
+        }
+        let mut stored = HashSet::new();
+        for segment in log.segments() {
+            let Ok(routes) = count::routes(log, &segment) else { return };
+            stored.extend(routes);
+        }
+        self.routes.retain(|id, route| !route.groups.is_empty() || stored.contains(id));
     }
 
     /// More, or fewer, queues get what is published to a route.

@@ -222,9 +222,7 @@ fn settle(ledger: &mut Ledger, tables: &mut Tables, log: &Log, damaged: bool) {
     ledger.clip(end);
     end_transient(ledger, tables);
     ledger.settle(log);
-    if damaged || ledger.counts().iter().any(|count| count.uncounted) {
-        ledger.recount(log);
-    }
+    ledger.recovered(log, damaged);
 }
 
 /// A store that was read and understood, not changed yet.

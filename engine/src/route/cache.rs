@@ -20,22 +20,20 @@ struct Remembered {
 ///
 /// Bounded: 64 entries, each dropped when another key falls on its slot. A route of an old version
 /// is found out under the append lock and looked up again.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct RouteCache {
-    slots: Slots,
+    /// Made when there is something to remember.
+    slots: Option<Slots>,
 }
 
 impl RouteCache {
-    pub(crate) fn new() -> Self {
-        Self { slots: Slots::new(SLOTS) }
-    }
-
     pub(crate) fn find(&self, exchange: &str, key: &str) -> Option<Routed> {
-        self.slots.find(hash(exchange, key), exchange, key)
+        self.slots.as_ref()?.find(hash(exchange, key), exchange, key)
     }
 
     pub(crate) fn remember(&mut self, exchange: &str, key: &str, routed: Routed) {
-        self.slots.remember(hash(exchange, key), exchange, key, routed);
+        let slots = self.slots.get_or_insert_with(|| Slots::new(SLOTS));
+        slots.remember(hash(exchange, key), exchange, key, routed);
     }
 }
 

@@ -103,6 +103,8 @@ pub(crate) struct Tables {
     /// Those that queues are bound to by name.
     groups: HashMap<GroupId, Group>,
     routes: Routes,
+    /// Those of transient messages: each opening begins with none.
+    transient_routes: Routes,
     pub(crate) next: NextIds,
     /// How to take back what the call under way has changed so far.
     undo: Vec<Undo>,
@@ -118,15 +120,17 @@ impl Tables {
     }
 
     /// The route of these groups, if it was defined before.
-    pub(crate) fn route_of(&self, matched: &Matched) -> Option<Routed> {
-        let route = self.routes.get(&matched.groups)?;
+    pub(crate) fn route_of(&self, matched: &Matched, transient: bool) -> Option<Routed> {
+        let routes = if transient { &self.transient_routes } else { &self.routes };
+        let route = routes.get(&matched.groups)?;
         Some(self.routed(route, matched))
     }
 
     /// Gives a set of groups a route. The caller writes its definition before its first use.
-    pub(crate) fn define_route(&mut self, matched: &Matched) -> Result<Routed> {
+    pub(crate) fn define_route(&mut self, matched: &Matched, transient: bool) -> Result<Routed> {
         let route = RouteId(take_id(&mut self.next.route, "route")?);
-        self.routes.insert(&matched.groups, route);
+        let routes = if transient { &mut self.transient_routes } else { &mut self.routes };
+        routes.insert(&matched.groups, route);
         Ok(self.routed(route, matched))
     }
 
@@ -137,7 +141,8 @@ impl Tables {
 
     /// No message goes to this group any more.
     fn group_is_gone(&mut self, group: GroupId) {
-        if self.routes.remove(group) {
+        let lasting = self.routes.remove(group);
+        if self.transient_routes.remove(group) || lasting {
             self.retain_routes();
         }
     }
@@ -146,7 +151,9 @@ impl Tables {
     fn retain_routes(&mut self) {
         let own: HashSet<GroupId> = self.queues.values().map(|queue| queue.own).collect();
         let groups = &self.groups;
-        self.routes.retain(|group| groups.contains_key(&group) || own.contains(&group));
+        let exists = |group| groups.contains_key(&group) || own.contains(&group);
+        self.routes.retain(exists);
+        self.transient_routes.retain(exists);
     }
 }
 

@@ -91,6 +91,10 @@ impl Tables {
     pub(crate) fn recover_route(&mut self, id: RouteId, groups: &[u32]) {
         self.next.route = self.next.route.max(id.0 + 1);
         let groups: Vec<GroupId> = groups.iter().copied().map(GroupId).collect();
+        if groups.is_empty() {
+            // Of transient messages of an earlier epoch.
+            return;
+        }
         self.routes.insert(&groups, id);
     }
 
@@ -120,6 +124,9 @@ impl Tables {
             Control::Bind { group, queue, .. } => self.join_again(group, queue),
             Control::Unbind { group, queue, .. } => {
                 self.leave(group, queue);
+            }
+            Control::TransientRouteDefine { route, .. } => {
+                self.next.route = self.next.route.max(route.0 + 1);
             }
             Control::RouteDefine { route, ref groups } => {
                 let groups: Vec<u32> = groups.iter().collect();

@@ -144,14 +144,17 @@ fn a_group_gets_a_route_once_and_keeps_it() {
     let mut tables = tables();
     applied(&mut tables, &[FANOUT, QUEUE, bind("q", "f", "")]).unwrap();
     let matched = tables.matched("f", "", &[]).unwrap();
-    assert_eq!(tables.route_of(&matched), None);
-    let routed = tables.define_route(&matched).unwrap();
-    assert_eq!(tables.route_of(&tables.matched("f", "other key", &[]).unwrap()), Some(routed));
+    assert_eq!(tables.route_of(&matched, false), None);
+    let routed = tables.define_route(&matched, false).unwrap();
+    assert_eq!(
+        tables.route_of(&tables.matched("f", "other key", &[]).unwrap(), false),
+        Some(routed)
+    );
 }
 
 #[test]
 fn a_remembered_route_is_found_until_another_takes_its_slot() {
-    let mut cache = RouteCache::new();
+    let mut cache = RouteCache::default();
     let routed =
         |route| Routed { route: RouteId(route), exchange: ExchangeId(1), version: 3, by_key: true };
     cache.remember("x", "a", routed(1));
@@ -195,14 +198,14 @@ fn a_route_is_the_set_of_rules_that_match_and_of_one_set_there_is_one_route() {
     assert_eq!(matched(&tables, "a.x").groups.len(), 2);
     assert_eq!(matched(&tables, "a.x"), matched(&tables, "a.y"));
     assert_eq!(matched(&tables, "c").groups.len(), 1);
-    let routed = tables.define_route(&matched(&tables, "a.x")).unwrap();
-    assert_eq!(tables.route_of(&matched(&tables, "a.y")), Some(routed));
-    assert_eq!(tables.route_of(&matched(&tables, "b")), None);
+    let routed = tables.define_route(&matched(&tables, "a.x"), false).unwrap();
+    assert_eq!(tables.route_of(&matched(&tables, "a.y"), false), Some(routed));
+    assert_eq!(tables.route_of(&matched(&tables, "b"), false), None);
     // With its last queue a rule goes, and comes back as another.
     applied(&mut tables, &[unbind("q", "t", "a.*")]).unwrap();
     assert_eq!(matched(&tables, "a.x").groups.len(), 1);
     applied(&mut tables, &[bind("q", "t", "a.*")]).unwrap();
-    assert_eq!(tables.route_of(&matched(&tables, "a.x")), None);
+    assert_eq!(tables.route_of(&matched(&tables, "a.x"), false), None);
 }
 
 #[test]
@@ -214,7 +217,7 @@ fn routes_of_rules_that_are_gone_are_forgotten() {
         applied(&mut tables, &[bind("q", "t", &key)]).unwrap();
         let matched = tables.matched("t", &key, &[]).unwrap();
         assert_eq!(matched.groups.len(), 2);
-        tables.define_route(&matched).unwrap();
+        tables.define_route(&matched, false).unwrap();
         applied(&mut tables, &[unbind("q", "t", &key)]).unwrap();
     }
     assert!(tables.routes.len() < 2100, "{}", tables.routes.len());

@@ -25,7 +25,7 @@ impl<'a> Control<'a> {
         reader.array::<8>()?;
         let kind = reader.u8()?;
         let known = matches!(kind, kind::ROUTE_DEFINE..=kind::CLOSE)
-            || matches!(kind, kind::PUBLISHER_DECLARE..=kind::PUBLISHER_FORGET);
+            || matches!(kind, kind::PUBLISHER_DECLARE..=kind::TRANSIENT_ROUTE_DEFINE);
         if !known {
             return Err(DecodeError::UnsupportedRecord { position: 0, kind });
         }
@@ -36,6 +36,10 @@ impl<'a> Control<'a> {
                 Self::decode_definition(kind, id, &mut reader)?
             }
             kind::BIND..=kind::CLOSE => Self::decode_change(kind, id, &mut reader)?,
+            kind::TRANSIENT_ROUTE_DEFINE => {
+                let (route, groups) = (RouteId(id), read_groups(&mut reader)?);
+                Self::TransientRouteDefine { route, groups }
+            }
             _ => Self::decode_publisher(kind, PublisherId(id), &mut reader)?,
         };
         reader.finish()?;

@@ -48,8 +48,7 @@ fn cases() -> Vec<Case> {
     ];
     let named = |(name, bytes, again)| Case { name: format!("{name}.bin"), bytes, again };
     let mut cases: Vec<Case> = list.into_iter().map(named).collect();
-    for (name, control) in samples::controls(&acks).into_iter().chain(samples::publisher_controls())
-    {
+    for (name, control) in samples::controls(&acks).into_iter().chain(samples::later_controls()) {
         let name = format!("control_{name}.bin");
         cases.push(Case { name, bytes: samples::sealed_control(&control), again: record_again });
     }

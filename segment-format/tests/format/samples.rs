@@ -106,13 +106,20 @@ pub(crate) fn controls(acks: &[u8]) -> Vec<(&'static str, Control<'_>)> {
     ]
 }
 
-/// Control records of named publishers, likewise; the batch of all records is from before them.
-pub(crate) fn publisher_controls() -> Vec<(&'static str, Control<'static>)> {
+/// Control records that came later, likewise; the batch of all records is from before them.
+pub(crate) fn later_controls() -> Vec<(&'static str, Control<'static>)> {
     let (publisher, time_us) = (PublisherId(15), TIME_US);
     vec![
         ("publisher_declare", Control::PublisherDeclare { publisher, time_us, name: "a name é" }),
         ("publisher_sequence", Control::PublisherSequence { publisher, sequence: 77, time_us }),
         ("publisher_forget", Control::PublisherForget { publisher }),
+        (
+            "transient_route_define",
+            Control::TransientRouteDefine {
+                route: RouteId(4),
+                groups: U32List::from_slice(&[2, 9]),
+            },
+        ),
     ]
 }
 

@@ -114,6 +114,10 @@ impl ControlParts {
                 time_us: bytes,
             },
             Control::PublisherForget { publisher: PublisherId(a) },
+            Control::TransientRouteDefine {
+                route: RouteId(a),
+                groups: U32List::from_slice(&self.groups),
+            },
         ]
     }
 }

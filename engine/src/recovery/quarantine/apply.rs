@@ -5,7 +5,7 @@ use std::sync::Arc;
 use fanlog_segment_format::{
     DecodeError, Offset, SegmentId,
     control::Control,
-    record::{MessageRecord, RecordHead},
+    record::{DurabilityMode, MessageRecord, RecordHead},
 };
 
 use super::{Candidate, Gap, Quarantine};
@@ -78,6 +78,10 @@ impl Quarantine<'_> {
             ledger.use_route(count.route);
             let start = index.position_of(index.route_message(at, 0)) as usize;
             let Ok((message, _)) = MessageRecord::decode(&slice[start..]) else { continue };
+            if message.mode == DurabilityMode::Transient {
+                ledger.define_transient(count.route, Arc::from([]), self.tail.log);
+                continue;
+            }
             let exchange = match message.exchange {
                 DEFAULT_EXCHANGE => Some(Arc::from("")),
                 other => tables.exchange_name(other),
