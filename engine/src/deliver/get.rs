@@ -22,7 +22,11 @@ enum Found {
 }
 
 /// Whoever gets one message: among the holders of the queue's messages, but no consumer.
-struct Getter(Arc<ConsumerShared>);
+struct Getter {
+    shared: Arc<ConsumerShared>,
+    /// It stood among those that sleep.
+    announced: bool,
+}
 
 /// Takes the next ready message of a queue; `None` if there is none.
 ///
@@ -36,7 +40,7 @@ pub(crate) fn get(core: &Arc<Core>, queue: &Arc<Queue>) -> Result<Option<Deliver
         return Err(Error::Refused { what, why: "it has a single active consumer".to_owned() });
     }
     core.limits.used(core, queue);
-    let getter = Getter::new(core, queue);
+    let mut getter = Getter::new(core, queue);
     let mut listener = None;
     loop {
         if let Some(ended) = core.ended() {
@@ -54,8 +58,9 @@ pub(crate) fn get(core: &Arc<Core>, queue: &Arc<Queue>) -> Result<Option<Deliver
         match listener.take() {
             // It looks once more before it sleeps (S1).
             None => {
-                listener = Some(getter.0.listen());
-                getter.0.announce();
+                listener = Some(getter.shared.listen());
+                getter.shared.announce();
+                getter.announced = true;
             }
             Some(_) if core.config.stepped => {
                 if !core.drive() {
@@ -76,11 +81,11 @@ impl Getter {
         dispatch.make().getters.push(Arc::clone(&shared));
         drop(dispatch);
         overdue::watch(core, queue);
-        Self(shared)
+        Self { shared, announced: false }
     }
 
     fn look(&self) -> Result<Found> {
-        let getter = &self.0;
+        let getter = &self.shared;
         // Before the look: whatever it lacks, it is woken for it.
         getter.queue.awaits_log();
         let mut dispatch = getter.queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
@@ -106,12 +111,18 @@ impl Getter {
 
 impl Drop for Getter {
     fn drop(&mut self) {
-        let getter = &self.0;
-        getter.queue.sleepers.remove(getter);
-        if getter.hand().held().next().is_none() {
+        let getter = &self.shared;
+        if self.announced {
+            getter.queue.sleepers.remove(getter);
+        }
+        let has_mail = getter.hand().has_mail();
+        if has_mail {
             // What it did not fetch goes back.
             getter.close();
-        } else if !getter.is_up() {
+        } else {
+            getter.settled();
+        }
+        if self.announced && !getter.is_up() {
             // It may have been woken in the place of a consumer.
             getter.queue.sleepers.wake_one();
         }
