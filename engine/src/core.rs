@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use fanlog_segment_format::{Epoch, ExchangeId, SegmentId, StoreId, file_name::FileName};
+use fanlog_segment_format::{Epoch, ExchangeId, QueueId, SegmentId, StoreId, file_name::FileName};
 
 use crate::{
     Config, Error, RecoveryReport, Result,
@@ -41,7 +41,7 @@ use crate::{
     named::NamedPublishers,
     publish::route_definition,
     queue::Queue,
-    route::{Change, Records, Routed, SharedRoutes, Tables, unroutable},
+    route::{Change, Matched, Records, Routed, SharedRoutes, Tables, unroutable},
     stats::Counters,
     storage::Storage,
     supply::Supply,
@@ -263,6 +263,31 @@ impl Core {
         Ok(routed)
     }
 
+    /// Routes a message to all but some of the queues that it would go to; `None` if none is left.
+    pub(crate) fn route_without(
+        &self,
+        exchange: &str,
+        key: &str,
+        headers: &[u8],
+        queues: impl Fn(&Tables) -> Vec<QueueId>,
+    ) -> Result<Option<Routed>> {
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let matched = tables.without(tables.matched(exchange, key, headers)?, &queues(&tables))?;
+        if matched.groups.is_empty() {
+            return Ok(None);
+        }
+        if let Some(routed) = tables.route_of(&matched, false) {
+            return Ok(Some(routed));
+        }
+        drop(tables);
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let matched = tables.without(tables.matched(exchange, key, headers)?, &queues(&tables))?;
+        if matched.groups.is_empty() {
+            return Ok(None);
+        }
+        self.define_route_of(&mut tables, &matched, false).map(Some)
+    }
+
     fn define_route(
         &self,
         exchange: &str,
@@ -275,14 +300,23 @@ impl Core {
         if matched.groups.is_empty() {
             return Err(unroutable(exchange, key));
         }
-        if let Some(routed) = tables.route_of(&matched, transient) {
+        self.define_route_of(&mut tables, &matched, transient)
+    }
+
+    fn define_route_of(
+        &self,
+        tables: &mut Tables,
+        matched: &Matched,
+        transient: bool,
+    ) -> Result<Routed> {
+        if let Some(routed) = tables.route_of(matched, transient) {
             return Ok(routed);
         }
         let mut state = self.append.lock();
         if let Some(end) = &state.end {
             return Err(end.clone());
         }
-        let routed = tables.define_route(&matched, transient)?;
+        let routed = tables.define_route(matched, transient)?;
         let record = route_definition(routed.route, &matched.groups, transient);
         state.control(self.append.pool(), &record, false);
         self.append.wake_committer(&mut state);

@@ -19,6 +19,7 @@ mod commit;
 mod config;
 mod confirm;
 mod core;
+mod dead_letter;
 mod delete_queue;
 mod deliver;
 mod engine;

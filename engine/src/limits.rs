@@ -4,21 +4,29 @@
 //! confirmed or the store is opened. A round looks at each, ten times a second.
 //!
 //! L1. A queue with a limit of time or size is on the list from the confirm of its declaration to
-//!     that of its deletion.
+//!     that of its deletion; one without, from the confirm of a message with a time of its own until
+//!     it is found empty.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use fanlog_segment_format::QueueId;
+use fanlog_segment_format::{BatchNumber, QueueId, RouteId};
 
-use crate::{core::Core, deliver::Dispatch, lifetime, queue::Queue};
+use crate::{
+    core::Core,
+    deliver::{self, Dispatch},
+    lifetime,
+    queue::Queue,
+};
 
 /// From one look at a queue to the next.
 pub(crate) const ROUND: Duration = Duration::from_millis(100);
+/// From one look at a queue's oldest message to the next, unless it expires before.
+const TRIM_AFTER: Duration = Duration::from_secs(1);
 /// Queues that are taken from the list at a time.
 const PIECE: usize = 256;
 
@@ -28,6 +36,8 @@ struct Watched {
     queue: Arc<Queue>,
     /// When somebody last used it, as far as its expiry goes.
     used_at: Duration,
+    /// When its messages are looked at again.
+    trim_at: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -37,6 +47,9 @@ struct List {
     behind: Option<QueueId>,
     /// When the last round ended.
     ended_at: Option<Duration>,
+    /// Routes that messages with a time of their own were published to, and the last batch with
+    /// such.
+    expiring: HashMap<RouteId, BatchNumber>,
 }
 
 /// The queues with limits.
@@ -53,15 +66,41 @@ impl Limits {
     /// Takes note of a queue, if it has limits.
     pub(crate) fn add(&self, core: &Core, queue: &Arc<Queue>) {
         if queue.options().has_limits() {
-            let watched = Watched { queue: Arc::clone(queue), used_at: core.clock.now() };
+            let now = core.clock.now();
+            let watched = Watched { queue: Arc::clone(queue), used_at: now, trim_at: now };
             self.list().queues.insert(queue.id, watched);
         }
     }
 
     /// Forgets a queue.
     pub(crate) fn remove(&self, queue: &Queue) {
-        if queue.options().has_limits() {
-            self.list().queues.remove(&queue.id);
+        self.list().queues.remove(&queue.id);
+    }
+
+    /// Takes note of a message with a time of its own.
+    pub(crate) fn expires(&self, route: RouteId, batch: BatchNumber) {
+        self.list().expiring.insert(route, batch);
+    }
+
+    /// Puts queues on the list, for as long as they are not empty, that got such messages.
+    fn watch_expiring(&self, core: &Core) {
+        let confirmed = core.confirms.finished();
+        let mut routes = Vec::new();
+        self.list().expiring.retain(|&route, batch| {
+            let waits = batch.0 >= confirmed;
+            if !waits {
+                routes.push(route);
+            }
+            waits
+        });
+        for route in routes {
+            let groups = core.log.route_groups(route);
+            let queues = core.ledger().holders_of(groups.as_deref().unwrap_or_default());
+            let now = core.clock.now();
+            for queue in queues.into_iter().filter(|queue| !queue.is_gone()) {
+                let watched = Watched { queue, used_at: now, trim_at: now };
+                self.list().queues.entry(watched.queue.id).or_insert(watched);
+            }
         }
     }
 
@@ -102,6 +141,7 @@ impl Limits {
 /// Does a round, if one is due. Says whether there was anything to do.
 pub(crate) fn step(core: &Core) -> bool {
     let now = core.clock.now();
+    core.limits.watch_expiring(core);
     if core.limits.next_round().is_none_or(|due| now < due) {
         return false;
     }
@@ -112,14 +152,35 @@ pub(crate) fn step(core: &Core) -> bool {
             return any;
         }
         for watched in piece {
-            any |= watched.look(core, now);
+            any |= watched.trim(core, now) || watched.expire(core, now);
         }
     }
 }
 
 impl Watched {
-    /// Says whether there was anything to do.
-    fn look(&self, core: &Core, now: Duration) -> bool {
+    /// Drops messages. Says whether there were any.
+    fn trim(&self, core: &Core, now: Duration) -> bool {
+        let queue = &self.queue;
+        if !queue.options().drops_head() && now < self.trim_at {
+            return false;
+        }
+        // What can't be read is told to whoever consumes.
+        let (left, next_us) = deliver::trim(core, queue).unwrap_or((0, None));
+        let wait = next_us.map_or(TRIM_AFTER, |next_us| {
+            Duration::from_micros(next_us.saturating_sub(core.clock.wall_us())).min(TRIM_AFTER)
+        });
+        let done = !queue.options().has_limits() && core.ledger().depth(queue).messages == 0;
+        let mut list = core.limits.list();
+        if done {
+            list.queues.remove(&queue.id);
+        } else if let Some(watched) = list.queues.get_mut(&queue.id) {
+            watched.trim_at = if left > 0 { now } else { now + wait };
+        }
+        left > 0
+    }
+
+    /// Deletes the queue, if nobody used it for its time.
+    fn expire(&self, core: &Core, now: Duration) -> bool {
         let Some(expires) = self.queue.options().expires else { return false };
         let dispatch = self.queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
         let consumers = dispatch.get().map_or(0, Dispatch::consumers);

@@ -38,6 +38,11 @@ pub struct Message<'a> {
     /// Whether it is an error if no queue gets it; else it is dropped then, confirmed at once, and
     /// [counted](crate::Stats::unroutable_dropped). Default true.
     pub mandatory: bool,
+    /// The longest that it stays in any queue; a queue may have a shorter time. Default: for ever.
+    /// Once it is over the message is never delivered, and is dropped when it is the oldest of its
+    /// queue; in a queue without limits of its own, after a restart, not before somebody consumes or
+    /// another message with a time is published there.
+    pub ttl: Option<Duration>,
     /// How far its confirm reaches. Default [`Durability::Synced`].
     pub durability: Durability,
     /// When it may be delivered. Default [`Due::Now`]. Until then it is stored, confirmed and
@@ -57,6 +62,7 @@ impl<'a> Message<'a> {
             headers: &[],
             priority: 0,
             mandatory: true,
+            ttl: None,
             durability: Durability::Synced,
             due: Due::Now,
         }
@@ -100,6 +106,16 @@ impl<'a> Message<'a> {
     /// The same, with headers.
     pub fn headers(self, headers: &'a [u8]) -> Self {
         Self { headers, ..self }
+    }
+
+    /// The same, to be dropped, or dead-lettered, where it was not consumed for so long.
+    pub fn ttl(self, ttl: Duration) -> Self {
+        Self { ttl: Some(ttl), ..self }
+    }
+
+    /// When its time is over, if it is published at `time_us`. A time beyond all dates does not end.
+    pub(crate) fn expiry_us(&self, time_us: u64) -> Option<u64> {
+        time_us.checked_add(u64::try_from(self.ttl?.as_micros()).ok()?)
     }
 
     /// When it is due, if that is later than `now_us`.

@@ -406,7 +406,7 @@ impl<'a> Records<'a> {
                 Durability::Transient => DurabilityMode::Transient,
             },
             due_us: message.due_us(self.time_us).unwrap_or_default(),
-            expiry_us: None,
+            expiry_us: message.expiry_us(self.time_us),
             publisher: self.whole.numbered.map(|(known, sequence)| (known.id.0.into(), sequence)),
             groups: None,
             key: message.routing_key.as_bytes(),
@@ -458,8 +458,10 @@ impl<'a> Records<'a> {
             let payload = record.payload;
             let sync = record.mode == DurabilityMode::Synced;
             record.offset = state.place(sync);
-            if record.priority > 0 || record.due_us.is_some() {
-                let times = usize::from(record.due_us.is_some());
+            let times = usize::from(record.due_us.is_some() || record.expiry_us.is_some());
+            if record.priority > 0 || times > 0 {
+                let times =
+                    times + usize::from(record.due_us.is_some() && record.expiry_us.is_some());
                 state.note_extras(Extras { times, prioritised: record.priority > 0 });
             }
             payload_bytes += payload.len() as u64;
@@ -486,6 +488,13 @@ impl<'a> Records<'a> {
             padding.fill(0);
         }
         core.stats.published(u64::from(need.messages), payload_bytes);
+        for (at, message) in self.messages.iter().enumerate() {
+            if message.ttl.is_some()
+                && let (Some(batch), Some(routed)) = (placed.batch, self.routed.of(at))
+            {
+                core.limits.expires(routed.route, batch);
+            }
+        }
         if wake {
             core.append.work.notify_one();
         }
@@ -570,6 +579,39 @@ impl Ticket {
         let Some(number) = self.number() else { return self.outcome(Ok(())) };
         self.outcome(self.shared.core.confirms.wait_async(number).await)
     }
+}
+
+/// Places messages that were routed, and ack records, as one: in the batch that is returned; `None` if
+/// the topology has changed since. Waits for nothing.
+///
+/// # Errors
+///
+/// [`Error::Full`], [`Error::OutOfSpace`], or what the engine ended with: nothing was placed.
+pub(crate) fn place_routed(
+    core: &Core,
+    messages: &[Message<'_>],
+    routed: Vec<Routed>,
+    acks: &[u8],
+) -> Result<Option<BatchNumber>> {
+    let (time_us, epoch) = (core.clock.wall_us(), core.epoch);
+    let version = routed.first().map(|first| first.version);
+    let same = routed.iter().all(|routed| Some(routed.version) == version);
+    let routed = Routes::Many(routed.into_iter().map(Some).collect());
+    let whole = Whole { what: "dead letter", acks, numbered: None, sync: true };
+    let records = Records { messages, routed: &routed, whole, time_us, epoch };
+    let need = records.need();
+    let mut state = core.append.lock();
+    if let Some(end) = &state.end {
+        return Err(end.clone());
+    }
+    if !core.append.has_room(&state, need) {
+        core.append.wake_committer(&mut state);
+        return Err(core.append.full(&state));
+    }
+    if !same || version.is_some_and(|version| version != state.version) {
+        return Ok(None);
+    }
+    Ok(records.place(core, state, need, false).0.batch)
 }
 
 /// The record that defines a route, encoded.

@@ -255,6 +255,11 @@ impl Queue {
         dirty.committing.retain(|one| !Arc::ptr_eq(&one.place, place));
     }
 
+    /// All that was acked or purged, written or not.
+    pub(crate) fn settled(&self) -> Amount {
+        self.dirty().settled
+    }
+
     /// Asks for a lease: everything below `offset` may be handed out once it is in the log.
     pub(crate) fn want_lease(self: &Arc<Self>, list: &DirtyQueues, offset: Offset) {
         let mut dirty = self.dirty();

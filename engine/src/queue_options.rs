@@ -95,8 +95,8 @@ pub struct QueueOptions {
     /// It is deleted, within a second, when it was not used for so long, more than 0: had no consumer
     /// and was not declared again. Opening the store counts as a use. `x-expires`.
     pub expires: Option<Duration>,
-    /// The longest that a message stays in it. 0: what can't be delivered at once is dropped.
-    /// `x-message-ttl`.
+    /// The longest that a message stays in it before it is delivered; what consumers hold does not
+    /// expire. 0 drops every message. `x-message-ttl`.
     pub message_ttl: Option<Duration>,
     /// The most ready messages. `x-max-length`.
     pub messages_max: Option<u64>,
@@ -244,6 +244,16 @@ impl QueueOptions {
     /// Whether the background has to look at such a queue.
     pub(crate) fn has_limits(&self) -> bool {
         self.expires.is_some()
+            || self.message_ttl.is_some()
+            || self.messages_max.is_some()
+            || self.bytes_max.is_some()
+            || self.dead_letter_exchange.is_some()
+    }
+
+    /// Whether the oldest messages are dropped where there are too many.
+    pub(crate) fn drops_head(&self) -> bool {
+        self.overflow == Overflow::DropHead
+            && (self.messages_max.is_some() || self.bytes_max.is_some())
     }
 
     /// An upper bound of the bytes that they take in a record.

@@ -8,7 +8,7 @@ use std::{
 use crossbeam::utils::CachePadded;
 use fanlog_segment_format::Offset;
 
-use crate::storage::Backend;
+use crate::{dead_letter::Reason, storage::Backend};
 
 type Counter = CachePadded<AtomicU64>;
 
@@ -54,6 +54,14 @@ pub struct Stats {
     pub acked_messages: u64,
     /// Messages dropped by purges.
     pub purged_messages: u64,
+    /// Messages that left a queue because their time was over.
+    pub expired_messages: u64,
+    /// Messages that left a queue because it was too long.
+    pub overflowed_messages: u64,
+    /// Messages that left a queue because they came back too often.
+    pub over_delivered_messages: u64,
+    /// Copies that were published to dead-letter exchanges.
+    pub dead_lettered_messages: u64,
     /// Segments of the log.
     pub segments: u64,
     /// Segments prepared and not in use yet.
@@ -201,6 +209,10 @@ pub(crate) struct Counters {
     redelivered: Counter,
     acked: Counter,
     purged: Counter,
+    expired: Counter,
+    overflowed: Counter,
+    over_delivered: Counter,
+    dead_lettered: Counter,
     recycled: AtomicU64,
     deleted: AtomicU64,
     rewritten: AtomicU64,
@@ -287,6 +299,20 @@ impl Counters {
         add(&self.acked, messages);
     }
 
+    /// A message left its queue otherwise than by an ack.
+    pub(crate) fn left(&self, reason: Reason) {
+        match reason {
+            Reason::Rejected => add(&self.acked, 1),
+            Reason::Expired => add(&self.expired, 1),
+            Reason::MaxLength => add(&self.overflowed, 1),
+            Reason::DeliveryLimit => add(&self.over_delivered, 1),
+        }
+    }
+
+    pub(crate) fn dead_lettered(&self, messages: u64) {
+        add(&self.dead_lettered, messages);
+    }
+
     pub(crate) fn purged(&self, messages: u64) {
         add(&self.purged, messages);
     }
@@ -348,6 +374,10 @@ impl Counters {
             redelivered_messages: read(&self.redelivered),
             acked_messages: read(&self.acked),
             purged_messages: read(&self.purged),
+            expired_messages: read(&self.expired),
+            overflowed_messages: read(&self.overflowed),
+            over_delivered_messages: read(&self.over_delivered),
+            dead_lettered_messages: read(&self.dead_lettered),
             segments: 0,
             segments_ready: 0,
             segments_recycled: read(&self.recycled),

@@ -15,6 +15,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use crate::{
@@ -73,6 +74,7 @@ struct Copied {
     headers: usize,
     priority: u8,
     mandatory: bool,
+    ttl: Option<Duration>,
     durability: Durability,
     due: Due,
 }
@@ -124,7 +126,7 @@ impl Transaction {
         within("transaction", record_bytes, limit)?;
         self.record_bytes = record_bytes;
         let Message { exchange, routing_key, payload, properties, headers, .. } = *message;
-        let Message { priority, mandatory, durability, due, .. } = *message;
+        let Message { priority, ttl, mandatory, durability, due, .. } = *message;
         self.messages.push(Copied {
             start: self.bytes.len(),
             exchange: exchange.len(),
@@ -134,6 +136,7 @@ impl Transaction {
             headers: headers.len(),
             priority,
             mandatory,
+            ttl,
             durability,
             due,
         });
@@ -310,6 +313,7 @@ impl Copied {
             headers: next(self.headers),
             priority: self.priority,
             mandatory: self.mandatory,
+            ttl: self.ttl,
             durability: self.durability,
             due: self.due,
         }

@@ -45,7 +45,7 @@ impl Claim {
     /// # Errors
     ///
     /// If the log could not be read there.
-    pub(super) fn read(&self, core: &Core) -> Result<Ready> {
+    pub(crate) fn read(&self, core: &Core) -> Result<Ready> {
         let Claim { offset, from, earlier, .. } = *self;
         if let Sought::View(view) = core.log.seek(offset, &|_| true)?
             && view.end_offset() > offset

@@ -5,8 +5,8 @@ use std::sync::{Arc, PoisonError};
 use event_listener::Listener;
 
 use super::{
-    ConsumerOptions, ConsumerShared, Delivery, Dispatch, Next, Payload, Reader, Ready, overdue,
-    source::ReadyIn,
+    ConsumerOptions, ConsumerShared, Delivery, Dispatch, Limits, Next, Payload, Reader, Ready,
+    next_to_deal, overdue, source::ReadyIn,
 };
 use crate::{Browsed, Error, Result, core::Core, queue::Queue};
 
@@ -89,10 +89,13 @@ impl Getter {
         // Before the look: whatever it lacks, it is woken for it.
         getter.queue.awaits_log();
         let mut dispatch = getter.queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
-        let Dispatch { source, roster, .. } = dispatch.make();
+        let dispatch_made = dispatch.make();
         let has_mail = getter.hand().has_mail();
         if !has_mail {
-            let next = source.next(&getter.core, &getter.queue)?;
+            dispatch_made.shorten(&getter.core, &getter.queue)?;
+            let Dispatch { source, roster, leaving, .. } = dispatch_made;
+            let limits = Limits::of(getter.queue.options());
+            let next = next_to_deal(&getter.core, &getter.queue, source, leaving, limits)?;
             if roster.is_empty() {
                 source.rest();
             }
@@ -155,8 +158,10 @@ pub(crate) fn peek(core: &Core, queue: &Arc<Queue>, most: usize) -> Result<Vec<B
 fn ready_of(core: &Core, queue: &Queue, level: ReadyIn, most: usize) -> Result<Vec<Browsed>> {
     let ReadyIn { returned, mut reader } = level;
     let mut found = Vec::new();
+    let limits = Limits::of(queue.options());
+    let stays = |ready: &Ready| limits.verdict(core, ready).is_none();
     for claim in returned {
-        found.push(show(&claim.read(core)?));
+        found.extend(Some(claim.read(core)?).filter(stays).map(|ready| show(&ready)));
     }
     let end = found.len().saturating_add(most);
     while found.len() < end {
@@ -168,7 +173,7 @@ fn ready_of(core: &Core, queue: &Queue, level: ReadyIn, most: usize) -> Result<V
             None
         };
         let Some(ready) = ready else { break };
-        found.push(show(&ready));
+        found.extend(Some(ready).filter(stays).map(|ready| show(&ready)));
     }
     // What fell due may stand before what came back.
     found.sort_by_key(|one: &Browsed| one.offset);

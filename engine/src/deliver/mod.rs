@@ -4,8 +4,8 @@
 //! log, leases that the log granted. Out: messages in consumers' inboxes. No thread of its own: a
 //! consumer that finds its inbox empty deals for everyone, the committer only wakes a sleeper.
 //!
-//! D1. A message is in one place: before the cursor's reach, returned, in one inbox, or in one
-//!     consumer's hands.
+//! D1. A message is in one place: before the cursor's reach, returned, in one inbox, in one
+//!     consumer's hands, or waiting to leave the queue.
 //! D2. Nothing at or past the mark is handed out: the mark is in the log before.
 //!     What came back by the end of a process is handed out only once its count is, too (`earlier`).
 //! D3. What came back is dealt first, in the order of offsets: its original place.
@@ -21,6 +21,7 @@ mod delivery;
 mod earlier;
 mod get;
 mod hand;
+mod leaving;
 mod level;
 mod options;
 pub(crate) mod overdue;
@@ -41,6 +42,7 @@ pub(crate) use self::{
     claim::Claim,
     earlier::Earlier,
     get::{get, peek},
+    leaving::trim,
     level::Level,
     purge::purge,
     reader::{Fields, Guard, Part, Reader, Ready},
@@ -55,10 +57,11 @@ pub use self::{
     options::ConsumerOptions,
 };
 use self::{
+    leaving::{Leaving, Limits, next_to_deal},
     roster::Roster,
     source::{Next, Source},
 };
-use crate::{Result, core::Core, ledger::queue_ledger::Amount, queue::Queue};
+use crate::{Result, core::Core, ledger::queue_ledger::Amount, on_demand::OnDemand, queue::Queue};
 
 /// Messages dealt while the dispatch lock is held once.
 const DEAL_MAX: usize = 1024;
@@ -70,6 +73,7 @@ pub(crate) struct Dispatch {
     roster: Roster,
     /// Who has a message without being a consumer.
     getters: Vec<Arc<ConsumerShared>>,
+    leaving: OnDemand<Leaving>,
 }
 
 impl Dispatch {
@@ -125,7 +129,8 @@ impl Dispatch {
         }
         // They are kept here and keep the queue: what they have is settled no more.
         self.getters = Vec::new();
-        (end.max(self.source.handed_out_end()), counts)
+        let leaving = self.leaving.get().map(Leaving::handed_out_end).unwrap_or_default();
+        (end.max(self.source.handed_out_end()).max(leaving), counts)
     }
 
     fn leave(&mut self, consumer: &ConsumerShared) {
@@ -148,9 +153,12 @@ impl Dispatch {
 /// If the log could not be read at the queue's cursor; nothing more is dealt then.
 pub(crate) fn deal(core: &Core, queue: &Arc<Queue>) -> Result<()> {
     let mut dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
-    let Dispatch { source, roster, .. } = dispatch.make();
+    let dispatch = dispatch.make();
+    dispatch.shorten(core, queue)?;
+    let Dispatch { source, roster, leaving, .. } = dispatch;
+    let limits = Limits::of(queue.options());
     let single = queue.options().single_active_consumer;
-    roster.deal(single, DEAL_MAX, || match source.next(core, queue)? {
+    roster.deal(single, DEAL_MAX, || match next_to_deal(core, queue, source, leaving, limits)? {
         Next::Message(ready) => Ok(Some(ready)),
         Next::Waits | Next::Nothing => Ok(None),
     })

@@ -60,6 +60,10 @@ pub(crate) struct Fields {
     pub(crate) exchange: ExchangeId,
     pub(crate) priority: u8,
     pub(crate) time_us: u64,
+    /// From when on it could be delivered.
+    pub(crate) ready_us: u64,
+    /// When its own time is over.
+    pub(crate) expiry_us: Option<u64>,
     pub(crate) key: Part,
     pub(crate) properties: Part,
     pub(crate) headers: Part,
@@ -72,6 +76,8 @@ impl Fields {
             exchange: record.exchange,
             priority: record.priority,
             time_us: record.time_us,
+            ready_us: record.due_us.unwrap_or(record.time_us),
+            expiry_us: record.expiry_us,
             key: Part::within(whole, record.key),
             properties: Part::within(whole, record.properties),
             headers: Part::within(whole, record.headers),
@@ -285,17 +291,19 @@ impl Reader {
 
     /// Takes the message that [`Reader::peek`] showed.
     pub(crate) fn take(&mut self, core: &Core, queue: &Queue) -> Option<Ready> {
-        let place = self.place.as_mut()?;
-        let number = place.first()?;
-        let offset = place.view.offset_of(number);
-        let from = self.after_last;
-        let earlier = earlier_of(core, queue, &place.view, number);
-        let Place { view, guard, copy, .. } = &mut **place;
-        let ready = ready_in(view, guard, *copy, number, from, earlier);
-        place.advance();
-        self.cursor = offset.next();
+        let ready = self.show(core, queue)?;
+        self.place.as_mut()?.advance();
+        self.cursor = ready.offset.next();
         self.after_last = self.cursor.0;
         Some(ready)
+    }
+
+    /// The message that [`Reader::peek`] showed; it stays the next.
+    pub(crate) fn show(&self, core: &Core, queue: &Queue) -> Option<Ready> {
+        let Place { view, guard, copy, .. } = self.place.as_deref()?;
+        let number = self.place.as_ref()?.first()?;
+        let earlier = earlier_of(core, queue, view, number);
+        Some(ready_in(view, guard, *copy, number, self.after_last, earlier))
     }
 }
 

@@ -164,7 +164,11 @@ impl ConsumerShared {
     /// Gives one up: back to its original place, or away.
     pub(super) fn nack(&self, tag: DeliveryTag, requeue: bool) -> Result<()> {
         if !requeue {
-            return self.ack(tag).map(drop);
+            if !self.has_dead_letters() {
+                return self.ack(tag).map(drop);
+            }
+            let gone = self.reject(|hand| hand.settle(tag).into_iter().collect());
+            return if gone > 0 { Ok(()) } else { Err(self.unknown(tag)) };
         }
         let given = self.give_back(|hand| hand.settle(tag).into_iter().collect());
         if given > 0 { Ok(()) } else { Err(self.unknown(tag)) }
@@ -173,7 +177,15 @@ impl ConsumerShared {
     /// The same, of several; what was settled before is left out.
     pub(super) fn nack_all(&self, tags: &[DeliveryTag], requeue: bool) -> Result<()> {
         if !requeue {
-            return self.ack_all(tags).map(drop);
+            if !self.has_dead_letters() {
+                return self.ack_all(tags).map(drop);
+            }
+            let settle =
+                |hand: &mut Hand| tags.iter().filter_map(|&tag| hand.settle(tag)).collect();
+            return match (self.reject(settle), tags.first()) {
+                (0, Some(&tag)) => Err(self.unknown(tag)),
+                _ => Ok(()),
+            };
         }
         self.requeue_all(tags);
         Ok(())
@@ -185,21 +197,45 @@ impl ConsumerShared {
 
     /// The same, of all up to and with `tag`.
     pub(super) fn nack_to(&self, tag: DeliveryTag, requeue: bool) -> Result<()> {
-        if !requeue {
+        if !requeue && !self.has_dead_letters() {
             return self.ack_to(tag).map(drop);
         }
         let mut known = false;
-        self.give_back(|hand| {
+        let settle = |hand: &mut Hand| {
             let settled = hand.settle_to(tag);
             known = settled.is_some();
             settled.unwrap_or_default()
-        });
+        };
+        if requeue {
+            self.give_back(settle);
+        } else {
+            self.reject(settle);
+        }
         if known { Ok(()) } else { Err(self.unknown(tag)) }
     }
 
     /// Puts all that was fetched and is not settled back; returns how many.
     pub(super) fn recover(&self) -> usize {
         self.give_back(Hand::settle_held)
+    }
+
+    fn has_dead_letters(&self) -> bool {
+        self.queue.options().dead_letter_exchange.is_some()
+    }
+
+    /// Gives up messages that `settle` takes from the hand: they are dead-lettered. Returns how many.
+    fn reject(&self, settle: impl FnOnce(&mut Hand) -> Vec<Claim>) -> usize {
+        // Before they are taken from the hand: see D4.
+        let mut dispatch = self.dispatch();
+        let settled = settle(&mut self.hand());
+        if !settled.is_empty() {
+            dispatch.make().reject(&self.core, &self.queue, &settled);
+        }
+        drop(dispatch);
+        // It may have slept for want of credit.
+        self.wake();
+        self.settled();
+        settled.len()
     }
 
     /// Puts messages that `settle` takes from the hand back at their original places; returns how

@@ -95,6 +95,64 @@ impl Source {
         self.readers.iter().map(Reader::delayed).sum()
     }
 
+    /// How many levels there are.
+    pub(super) fn levels(&mut self, queue: &Queue) -> usize {
+        self.begin(queue);
+        self.readers.len()
+    }
+
+    /// What came back first in a level, if nothing that is due stands before it; and whether
+    /// something due does.
+    fn first_in(&mut self, at: usize, core: &Core, queue: &Queue) -> Result<(Option<Claim>, bool)> {
+        let due = self.readers[at].peek_due(core, queue)?;
+        let level = u8::try_from(at).unwrap_or(u8::MAX);
+        let first = self.returned_in(level).next().map(|(_, claim)| *claim);
+        let first = first.filter(|claim| due.is_none_or(|due| claim.offset < due));
+        Ok((first, first.is_none() && due.is_some()))
+    }
+
+    /// The next message of a level, whatever the lease: it stays the next. None is shown while one
+    /// that was delayed would come before the others.
+    ///
+    /// # Errors
+    ///
+    /// If the log could not be read there.
+    pub(super) fn head(&mut self, at: usize, core: &Core, queue: &Queue) -> Result<Option<Ready>> {
+        match self.first_in(at, core, queue)? {
+            (Some(claim), _) => claim.read(core).map(Some),
+            (None, true) => Ok(None),
+            (None, false) => {
+                let reader = &mut self.readers[at];
+                Ok(reader.peek(core, queue)?.and_then(|_| reader.show(core, queue)))
+            }
+        }
+    }
+
+    /// Takes the next message of a level, not to be handed out.
+    ///
+    /// # Errors
+    ///
+    /// If the log could not be read there.
+    pub(super) fn take_head(
+        &mut self,
+        at: usize,
+        core: &Core,
+        queue: &Queue,
+    ) -> Result<Option<Claim>> {
+        let (first, due) = self.first_in(at, core, queue)?;
+        if let Some(claim) = first {
+            self.returned.remove(&(Reverse(u8::try_from(at).unwrap_or(u8::MAX)), claim.offset));
+            return Ok(Some(claim));
+        }
+        let reader = &mut self.readers[at];
+        let taken = if due {
+            reader.take_due(core, queue)
+        } else {
+            reader.peek(core, queue)?.and_then(|_| reader.take(core, queue))
+        };
+        Ok(taken.map(|ready| ready.claim()))
+    }
+
     /// The next message to hand out: the first of the highest level that has one.
     ///
     /// # Errors

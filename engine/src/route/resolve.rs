@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 
-use fanlog_segment_format::{ExchangeId, GroupId, layout::ROUTE_GROUPS_MAX, table::TableRef};
+use fanlog_segment_format::{
+    ExchangeId, GroupId, QueueId, layout::ROUTE_GROUPS_MAX, table::TableRef,
+};
 
 use super::{DEFAULT_EXCHANGE, ExchangeKind, Tables, not_found, refused};
 use crate::{Error, Result, message::within};
@@ -61,6 +63,28 @@ impl Tables {
             return Err(refused(&format!("publish to exchange {exchange:?}"), why));
         }
         Ok(())
+    }
+
+    /// The same without some queues: where a group has one of them the others' own groups stand for
+    /// it.
+    pub(crate) fn without(&self, matched: Matched, queues: &[QueueId]) -> Result<Matched> {
+        let own = |id: &QueueId| self.queues.get(id).map(|queue| queue.own);
+        let gone: HashSet<GroupId> = queues.iter().filter_map(own).collect();
+        let mut groups = Vec::with_capacity(matched.groups.len());
+        for group in matched.groups {
+            match self.groups.get(&group) {
+                Some(found) if queues.iter().any(|queue| found.members.contains(queue)) => {
+                    let members = found.members.iter().filter(|&id| !queues.contains(id));
+                    groups.extend(members.filter_map(own));
+                }
+                _ if gone.contains(&group) => {}
+                _ => groups.push(group),
+            }
+        }
+        groups.sort_unstable();
+        groups.dedup();
+        within("route", groups.len(), ROUTE_GROUPS_MAX)?;
+        Ok(Matched { groups, ..matched })
     }
 
     /// Passes a message through an exchange and all those that it leads to, each once.

@@ -1,0 +1,140 @@
+//! Moves messages that leave a queue to its dead-letter exchange.
+//!
+//! In: messages, from `deliver::leaving`, under the dispatch lock of their queue. Out: one batch with
+//! their copies and the ack of the originals. Nothing here waits: where there is no room for the copies,
+//! the messages stay where they are, to be moved later.
+//!
+//! M1. The copy of a message and the ack of the original stand in one batch.
+//! M2. A message goes in a circle only if somebody rejected it on the way round.
+
+mod history;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use fanlog_segment_format::QueueId;
+
+pub(crate) use self::history::Reason;
+use self::history::{Death, cycling, with_death};
+use crate::{
+    Durability, Error, Message, Result,
+    core::Core,
+    deliver::{Claim, Ready},
+    pending::PendingAcks,
+    publish::place_routed,
+    queue::{NO_PLACE, Place, Queue},
+    route::Routed,
+};
+
+/// A message about to be copied.
+struct Letter {
+    ready: Ready,
+    key: String,
+    headers: Vec<u8>,
+    /// Queues that it must not come to again.
+    not_to: Vec<String>,
+}
+
+impl Letter {
+    /// `None` if its bytes are damaged: there is nothing to copy.
+    fn of(core: &Core, queue: &Queue, claim: &Claim, reason: Reason) -> Result<Option<Self>> {
+        let ready = claim.read(core)?;
+        if ready.damage.is_some() {
+            return Ok(None);
+        }
+        let bytes = ready.guard.bytes();
+        let key = String::from_utf8_lossy(ready.fields.key.of(bytes)).into_owned();
+        let death = Death {
+            queue: &queue.name,
+            reason,
+            exchange: &core.exchange_name(ready.fields.exchange),
+            key: &key,
+            time_us: core.clock.wall_us(),
+        };
+        let headers = ready.fields.headers.of(bytes);
+        let (not_to, headers) = (cycling(headers, &death), with_death(headers, &death));
+        let key = queue.options().dead_letter_key.clone().unwrap_or(key);
+        Ok(Some(Self { ready, key, headers, not_to }))
+    }
+
+    fn message<'a>(&'a self, exchange: &'a str) -> Message<'a> {
+        let (fields, bytes) = (&self.ready.fields, self.ready.guard.bytes());
+        Message {
+            priority: fields.priority,
+            durability: Durability::Synced,
+            ..Message::new(exchange, &self.key, fields.payload.of(bytes))
+                .properties(fields.properties.of(bytes))
+                .headers(&self.headers)
+        }
+    }
+
+    /// Where its copy goes; `None` if nowhere: then there is no copy.
+    fn route(&self, core: &Core, exchange: &str) -> Result<Option<Routed>> {
+        let routed = core.route_without(exchange, &self.key, &self.headers, |tables| {
+            let queues = self.not_to.iter().filter_map(|name| tables.queue(name).ok());
+            queues.collect::<Vec<QueueId>>()
+        });
+        match routed {
+            Err(Error::Unroutable { .. } | Error::NotFound { .. }) => Ok(None),
+            other => other,
+        }
+    }
+}
+
+/// Moves messages, all or none, and says whether it did. The caller has the queue's dispatch lock.
+///
+/// # Errors
+///
+/// A message could not be read: nothing was moved.
+pub(crate) fn relocate(
+    core: &Core,
+    queue: &Arc<Queue>,
+    leaving: &[(Claim, Reason)],
+) -> Result<bool> {
+    let exchange = queue.options().dead_letter_exchange.as_deref().unwrap_or_default();
+    let mut letters = Vec::with_capacity(leaving.len());
+    for (claim, reason) in leaving {
+        letters.extend(Letter::of(core, queue, claim, *reason)?);
+    }
+    let claims: Vec<Claim> = leaving.iter().map(|(claim, _)| *claim).collect();
+    loop {
+        let (mut messages, mut targets) = (Vec::new(), Vec::new());
+        for letter in &letters {
+            // The engine ended, or numbers are used up: it stays as it is.
+            let Ok(target) = letter.route(core, exchange) else { return Ok(false) };
+            if let Some(target) = target {
+                messages.push(letter.message(exchange));
+                targets.push(target);
+            }
+        }
+        if messages.is_empty() {
+            if queue.ack(&core.dirty, &core.log, &claims).1 {
+                core.acks_wait();
+            }
+            return Ok(true);
+        }
+        let mut pending = PendingAcks::default();
+        for claim in &claims {
+            pending.insert(&core.log, claim);
+        }
+        let mut acks = Vec::new();
+        pending.drain(queue.id, &core.log, &mut acks);
+        let place: Place = Arc::new(AtomicU64::new(NO_PLACE));
+        queue.commit_begins(&claims, &place, core.confirms.finished());
+        match place_routed(core, &messages, targets, &acks) {
+            Ok(Some(number)) => {
+                place.store(number.0, Ordering::Release);
+                core.stats.dead_lettered(messages.len() as u64);
+                return Ok(true);
+            }
+            // The topology changed: they are routed again.
+            Ok(None) => queue.commit_failed(&claims, &place),
+            Err(_) => {
+                queue.commit_failed(&claims, &place);
+                return Ok(false);
+            }
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Messages that leave their queue otherwise than by an ack: their time is over, the queue is too
+//! long, they came back too often, or a consumer gave them up.
+//!
+//! In: messages that were the next to be dealt, or in a consumer's hands, under the dispatch lock. Out:
+//! acks; or, if the queue has a dead-letter exchange, copies there (`dead_letter`).
+//!
+//! V1. What leaves is acked, or waits here to be moved, when the dispatch lock is given back. What
+//!     waits is dealt to nobody, and is in the queue for all else: a crash brings it back.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, PoisonError},
+};
+
+use fanlog_segment_format::Offset;
+
+use super::{
+    Claim, Dispatch, Ready,
+    source::{Next, Source},
+};
+use crate::{
+    QueueOptions, Result,
+    core::Core,
+    dead_letter::{self, Reason},
+    ledger::queue_ledger::Amount,
+    on_demand::OnDemand,
+    queue::Queue,
+};
+
+/// Messages moved as one, and their bytes unless a single one has more.
+const MOVE_MAX: usize = 64;
+const MOVE_BYTES_MAX: u64 = 256 << 10;
+/// So many may wait to be moved: more are not taken from the queue.
+const WAITING_MAX: usize = 1024;
+/// Messages that the background drops of a queue at a time.
+const TRIM_MAX: usize = 1024;
+
+/// Messages that wait to be moved.
+#[derive(Debug, Default)]
+pub(super) struct Leaving {
+    waiting: VecDeque<(Claim, Reason)>,
+}
+
+impl Leaving {
+    fn amount(&self) -> Amount {
+        self.waiting.iter().fold(Amount::default(), |sum, (claim, _)| sum.plus(claim.amount()))
+    }
+
+    fn any(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Whether no more is to be taken from the queue.
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting.len() >= WAITING_MAX
+    }
+
+    /// One past the last that was in somebody's hands.
+    pub(super) fn handed_out_end(&self) -> Offset {
+        let handed_out = self.waiting.iter().filter(|(claim, _)| claim.earlier.any());
+        handed_out.map(|(claim, _)| claim.offset.next()).max().unwrap_or_default()
+    }
+
+    /// Takes note of what leaves, and lets it go as far as that can be now.
+    pub(super) fn add(
+        &mut self,
+        core: &Core,
+        queue: &Arc<Queue>,
+        leaving: Vec<(Claim, Reason)>,
+    ) -> Result<()> {
+        if leaving.is_empty() {
+            return Ok(());
+        }
+        for (_, reason) in &leaving {
+            core.stats.left(*reason);
+        }
+        if queue.options().dead_letter_exchange.is_some() {
+            self.waiting.extend(leaving);
+            return self.go_on(core, queue);
+        }
+        let claims: Vec<Claim> = leaving.into_iter().map(|(claim, _)| claim).collect();
+        if queue.ack(&core.dirty, &core.log, &claims).1 {
+            core.acks_wait();
+        }
+        Ok(())
+    }
+
+    /// Moves what waits, as far as there is room.
+    ///
+    /// # Errors
+    ///
+    /// A message could not be read: it, and all behind it, waits on.
+    fn go_on(&mut self, core: &Core, queue: &Arc<Queue>) -> Result<()> {
+        while !self.waiting.is_empty() {
+            let mut bytes = 0;
+            let fits = |(claim, _): &&(Claim, Reason)| {
+                bytes += claim.amount().bytes;
+                bytes <= MOVE_BYTES_MAX
+            };
+            let count = self.waiting.iter().take(MOVE_MAX).take_while(fits).count().max(1);
+            let some: Vec<_> = self.waiting.iter().take(count).copied().collect();
+            if !dead_letter::relocate(core, queue, &some)? {
+                return Ok(());
+            }
+            self.waiting.drain(..count);
+        }
+        self.waiting = VecDeque::new();
+        Ok(())
+    }
+}
+
+/// What makes a message leave instead of being dealt.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    ttl_us: Option<u64>,
+    delivery_limit: Option<u32>,
+}
+
+impl Limits {
+    pub(super) fn of(options: &QueueOptions) -> Self {
+        let ttl = options.message_ttl.map(|ttl| u64::try_from(ttl.as_micros()).unwrap_or(u64::MAX));
+        Self { ttl_us: ttl, delivery_limit: options.delivery_limit }
+    }
+
+    /// When a message's time is over, if ever.
+    fn expiry_us(self, ready: &Ready) -> Option<u64> {
+        let by_queue = self.ttl_us.map(|ttl| ready.fields.ready_us.saturating_add(ttl));
+        let own = ready.fields.expiry_us;
+        by_queue.into_iter().chain(own).min()
+    }
+
+    /// Why a message leaves, if it does.
+    pub(super) fn verdict(self, core: &Core, ready: &Ready) -> Option<Reason> {
+        if self.expiry_us(ready).is_some_and(|expiry_us| expiry_us <= core.clock.wall_us()) {
+            return Some(Reason::Expired);
+        }
+        let limit = self.delivery_limit?;
+        (ready.earlier.count() > limit).then_some(Reason::DeliveryLimit)
+    }
+}
+
+impl Dispatch {
+    /// Lets go what consumers gave up.
+    pub(super) fn reject(&mut self, core: &Core, queue: &Arc<Queue>, claims: &[Claim]) {
+        let leaving = claims.iter().map(|claim| (*claim, Reason::Rejected)).collect();
+        // What can't be read now waits.
+        drop(self.leaving.make().add(core, queue, leaving));
+    }
+
+    /// Drops from the head what is over the queue's limits of length. Says how many messages.
+    pub(super) fn shorten(&mut self, core: &Core, queue: &Arc<Queue>) -> Result<usize> {
+        let options = queue.options();
+        if !options.drops_head() || self.leaving.get().is_some_and(Leaving::is_full) {
+            return Ok(0);
+        }
+        let mut ready = self.ready(core, queue);
+        let messages_max = options.messages_max.unwrap_or(u64::MAX);
+        let bytes_max = options.bytes_max.unwrap_or(u64::MAX);
+        let mut leaving = Vec::new();
+        let mut level = 0;
+        self.source.levels(queue);
+        while leaving.len() < TRIM_MAX {
+            // What is not due is not ready, as far as the cursor has met it.
+            let messages = ready.messages.saturating_sub(self.source.delayed());
+            if messages <= messages_max && ready.bytes <= bytes_max {
+                break;
+            }
+            // Of the lowest priority first.
+            let Some(head) = self.source.take_head(level, core, queue)? else {
+                level += 1;
+                if level < self.source.levels(queue) {
+                    continue;
+                }
+                break;
+            };
+            ready = ready.less(head.amount());
+            leaving.push((head, Reason::MaxLength));
+        }
+        let count = leaving.len();
+        if count > 0 {
+            self.leaving.make().add(core, queue, leaving)?;
+        }
+        Ok(count)
+    }
+
+    /// What is confirmed, in nobody's hands, and not on its way out.
+    pub(super) fn ready(&self, core: &Core, queue: &Queue) -> Amount {
+        let holders: Vec<_> = self.holders().cloned().collect();
+        let hands: Vec<_> = holders.iter().map(|holder| holder.hand()).collect();
+        let ledger = core.ledger();
+        let sent = ledger.depth(queue).plus(queue.ledger().acked);
+        drop(ledger);
+        let held = hands.iter().flat_map(|hand| hand.all());
+        let held = held.fold(Amount::default(), |sum, claim| sum.plus(claim.amount()));
+        let waiting = self.leaving.get().map(Leaving::amount).unwrap_or_default();
+        sent.less(queue.settled()).less(held).less(waiting)
+    }
+
+    /// Drops from the head what has expired. Says how many messages, and when the next one expires.
+    fn expire(&mut self, core: &Core, queue: &Arc<Queue>) -> Result<(usize, Option<u64>)> {
+        let limits = Limits::of(queue.options());
+        let mut leaving = Vec::new();
+        let mut next_us: Option<u64> = None;
+        for level in 0..self.source.levels(queue) {
+            while leaving.len() < TRIM_MAX && !self.leaving.get().is_some_and(Leaving::is_full) {
+                let Some(head) = self.source.head(level, core, queue)? else { break };
+                let Some(reason) = limits.verdict(core, &head) else {
+                    next_us = next_us.into_iter().chain(limits.expiry_us(&head)).min();
+                    break;
+                };
+                let Some(claim) = self.source.take_head(level, core, queue)? else { break };
+                leaving.push((claim, reason));
+            }
+        }
+        let count = leaving.len();
+        if count > 0 {
+            self.leaving.make().add(core, queue, leaving)?;
+        }
+        Ok((count, next_us))
+    }
+}
+
+/// Does to a queue what its limits ask for: drops from its head what is too old or too much, and
+/// moves what waits for that. Says how many messages left, and when the next one expires, if that is
+/// known.
+///
+/// # Errors
+///
+/// If the log could not be read.
+pub(crate) fn trim(core: &Core, queue: &Arc<Queue>) -> Result<(usize, Option<u64>)> {
+    let mut guard = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
+    if queue.is_gone() {
+        return Ok((0, None));
+    }
+    let dispatch = guard.make();
+    if let Some(leaving) = dispatch.leaving.get_mut().filter(|leaving| leaving.any()) {
+        leaving.go_on(core, queue)?;
+        // Consumers may have waited for that.
+        queue.sleepers.wake_one();
+    }
+    let (expired, next_us) = dispatch.expire(core, queue)?;
+    let dropped = dispatch.shorten(core, queue)?;
+    if dispatch.roster.is_empty() {
+        dispatch.source.rest();
+    }
+    Ok((expired + dropped, next_us))
+}
+
+/// The next message to be dealt; what must not be dealt any more leaves.
+///
+/// # Errors
+///
+/// If the log could not be read.
+pub(super) fn next_to_deal(
+    core: &Core,
+    queue: &Arc<Queue>,
+    source: &mut Source,
+    leaving: &mut OnDemand<Leaving>,
+    limits: Limits,
+) -> Result<Next> {
+    let mut gone = Vec::new();
+    let found = loop {
+        if leaving.get().is_some_and(Leaving::is_full) {
+            break Ok(Next::Nothing);
+        }
+        match source.next(core, queue) {
+            Ok(Next::Message(ready)) => match limits.verdict(core, &ready) {
+                Some(reason) => gone.push((ready.claim(), reason)),
+                None => break Ok(Next::Message(ready)),
+            },
+            other => break other,
+        }
+        if gone.len() >= MOVE_MAX {
+            leaving.make().add(core, queue, std::mem::take(&mut gone))?;
+        }
+    };
+    if !gone.is_empty() {
+        leaving.make().add(core, queue, gone)?;
+    }
+    found
+}

@@ -1,0 +1,204 @@
+//! Messages whose time is over: never delivered, dropped from the head, with and without consumers.
+
+use std::time::Duration;
+
+use fanlog::{Engine, Message, QueueOptions};
+
+use crate::support::{
+    Machine, consume, next, nothing, publish, ready, settle, sound, texts, threaded, unacked, until,
+};
+
+fn ttl(seconds: u64) -> QueueOptions {
+    QueueOptions { message_ttl: Some(Duration::from_secs(seconds)), ..QueueOptions::default() }
+}
+
+fn with_ttl(seconds: u64) -> (Machine, Engine) {
+    let machine = Machine::new();
+    let engine = machine.open();
+    engine.declare_queue_with("q", &ttl(seconds)).unwrap();
+    (machine, engine)
+}
+
+fn messages(engine: &Engine, queue: &str) -> u64 {
+    engine.queue(queue).unwrap().messages
+}
+
+fn publish_for(engine: &Engine, queue: &str, payload: &[u8], seconds: u64) {
+    let message = Message::new("", queue, payload).ttl(Duration::from_secs(seconds));
+    engine.publisher().publish_confirmed(&message).unwrap();
+}
+
+/// Lets the background work, then writes the acks that it left.
+fn pass(machine: &Machine, engine: &Engine, seconds: u64) {
+    machine.clock.advance(Duration::from_secs(seconds));
+    settle(engine);
+    machine.clock.advance(Duration::from_millis(200));
+    settle(engine);
+}
+
+#[test]
+fn a_queues_ttl_is_over_to_the_millisecond_at_delivery() {
+    let (machine, engine) = with_ttl(10);
+    publish(&engine, "q", b"old");
+    machine.clock.advance(Duration::from_secs(5));
+    publish(&engine, "q", b"young");
+    machine.clock.advance(Duration::from_millis(4999));
+    let consumer = consume(&engine, "q", 1);
+    let old = next(&consumer);
+    assert_eq!(old.payload(), b"old");
+    machine.clock.advance(Duration::from_millis(1));
+    // It comes back past its time: it is not given out again.
+    drop(old);
+    assert_eq!(next(&consumer).payload(), b"young");
+    assert_eq!(engine.stats().expired_messages, 1);
+    settle(&engine);
+    sound(&engine);
+}
+
+#[test]
+fn what_a_consumer_holds_does_not_expire() {
+    let (machine, engine) = with_ttl(10);
+    publish(&engine, "q", b"a");
+    let consumer = consume(&engine, "q", 1);
+    let held = next(&consumer);
+    pass(&machine, &engine, 60);
+    assert_eq!(messages(&engine, "q"), 1);
+    held.ack().unwrap().wait().unwrap();
+    assert_eq!((messages(&engine, "q"), engine.stats().expired_messages), (0, 0));
+    sound(&engine);
+}
+
+#[test]
+fn the_background_drops_what_nobody_asks_for_and_gives_its_space_back() {
+    let (machine, engine) = with_ttl(10);
+    let payload = vec![1; 4000];
+    for _ in 0..60 {
+        engine.publisher().publish(&Message::new("", "q", &payload)).unwrap();
+        settle(&engine);
+    }
+    assert!(engine.segments().len() > 3);
+    pass(&machine, &engine, 9);
+    assert_eq!(messages(&engine, "q"), 60);
+    pass(&machine, &engine, 1);
+    assert_eq!(messages(&engine, "q"), 0);
+    assert_eq!(engine.stats().expired_messages, 60);
+    sound(&engine);
+    engine.reclaim(&mut |_| {}).unwrap();
+    assert!(engine.segments().len() <= 2);
+    sound(&machine.power_cut().open());
+}
+
+#[test]
+fn a_message_brings_its_own_time_and_the_shorter_one_counts() {
+    let (machine, engine) = with_ttl(10);
+    engine.declare_queue("plain").unwrap();
+    for queue in ["q", "plain"] {
+        publish_for(&engine, queue, b"short", 5);
+        publish_for(&engine, queue, b"long", 20);
+        publish(&engine, queue, b"none");
+    }
+    machine.clock.advance(Duration::from_secs(5));
+    assert_eq!(texts(&ready(&consume(&engine, "q", 9))), ["long", "none"]);
+    assert_eq!(texts(&ready(&consume(&engine, "plain", 9))), ["long", "none"]);
+    machine.clock.advance(Duration::from_secs(5));
+    nothing(&consume(&engine, "q", 9));
+    assert_eq!(texts(&ready(&consume(&engine, "plain", 9))), ["long", "none"]);
+    machine.clock.advance(Duration::from_secs(10));
+    assert_eq!(texts(&ready(&consume(&engine, "plain", 9))), ["none"]);
+    settle(&engine);
+    sound(&engine);
+}
+
+#[test]
+fn a_queue_without_a_limit_is_looked_at_while_it_has_messages_with_a_time() {
+    let machine = Machine::new();
+    let engine = machine.open();
+    engine.declare_queue("plain").unwrap();
+    publish_for(&engine, "plain", b"a", 5);
+    publish_for(&engine, "plain", b"b", 5);
+    publish(&engine, "plain", b"c");
+    pass(&machine, &engine, 4);
+    assert_eq!(messages(&engine, "plain"), 3);
+    pass(&machine, &engine, 2);
+    assert_eq!(unacked(&engine, "plain"), ["c"]);
+    sound(&engine);
+}
+
+#[test]
+fn expired_messages_stay_away_after_a_crash_and_others_come_unflagged() {
+    let (machine, engine) = with_ttl(10);
+    publish(&engine, "q", b"old");
+    machine.clock.advance(Duration::from_secs(9));
+    publish(&engine, "q", b"young");
+    machine.clock.advance(Duration::from_secs(1));
+    settle(&engine);
+    // The ack of the drop may be lost: the message is dropped again.
+    for machine in [machine.power_cut(), machine.killed()] {
+        let engine = machine.open();
+        let consumer = consume(&engine, "q", 9);
+        let delivery = next(&consumer);
+        assert_eq!((delivery.payload(), delivery.redelivered()), (&b"young"[..], false));
+        nothing(&consumer);
+        settle(&engine);
+        sound(&engine);
+    }
+}
+
+#[test]
+fn a_consumer_that_finds_thousands_expired_gets_the_first_that_is_not() {
+    let (machine, engine) = with_ttl(10);
+    let publisher = engine.publisher();
+    for _ in 0..5000 {
+        publisher.publish(&Message::new("", "q", b"old")).unwrap();
+    }
+    settle(&engine);
+    machine.clock.advance(Duration::from_secs(10));
+    publish(&engine, "q", b"young");
+    assert_eq!(next(&consume(&engine, "q", 1)).payload(), b"young");
+    machine.clock.advance(Duration::from_secs(1));
+    settle(&engine);
+    assert_eq!(messages(&engine, "q"), 1);
+    sound(&engine);
+}
+
+#[test]
+fn a_ttl_of_nothing_drops_everything_and_one_beyond_all_dates_drops_nothing() {
+    let (machine, engine) = with_ttl(0);
+    engine.declare_queue("plain").unwrap();
+    publish(&engine, "q", b"a");
+    let message = Message::new("", "plain", b"b").ttl(Duration::MAX);
+    engine.publisher().publish_confirmed(&message).unwrap();
+    nothing(&consume(&engine, "q", 1));
+    pass(&machine, &engine, 1 << 30);
+    assert_eq!(next(&consume(&engine, "plain", 1)).payload(), b"b");
+    sound(&engine);
+}
+
+#[test]
+fn a_purge_and_a_delete_leave_nothing_to_expire() {
+    let (machine, engine) = with_ttl(10);
+    publish(&engine, "q", b"a");
+    machine.clock.advance(Duration::from_secs(9));
+    publish(&engine, "q", b"b");
+    machine.clock.advance(Duration::from_secs(1));
+    settle(&engine);
+    assert_eq!(engine.purge_queue("q").unwrap(), 1);
+    pass(&machine, &engine, 100);
+    assert_eq!((messages(&engine, "q"), engine.stats().expired_messages), (0, 1));
+    publish(&engine, "q", b"c");
+    engine.delete_queue("q").unwrap();
+    pass(&machine, &engine, 100);
+    assert_eq!(engine.stats().expired_messages, 1);
+    sound(&engine);
+}
+
+#[test]
+fn the_keeper_drops_by_itself() {
+    let engine = threaded();
+    let options =
+        QueueOptions { message_ttl: Some(Duration::from_millis(20)), ..QueueOptions::default() };
+    engine.declare_queue_with("q", &options).unwrap();
+    publish(&engine, "q", b"a");
+    until("the message is dropped", || messages(&engine, "q") == 0);
+    sound(&engine);
+}
