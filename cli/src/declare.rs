@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use fanlog::{Change, Engine, ExchangeKind, QueueOptions};
+use fanlog::{Change, Engine, ExchangeKind, ExchangeOptions, QueueOptions, Table};
 use serde::Serialize;
 
 use crate::{
@@ -39,7 +39,9 @@ Examples:
   fanlog declare orders exchange placed --kind fanout
   fanlog declare orders bind billing placed
   fanlog declare orders exchange by-country --kind direct
-  fanlog declare orders bind billing by-country --key de --key fr";
+  fanlog declare orders bind billing by-country --key de --key fr
+  fanlog declare orders exchange events --kind topic --alternate placed
+  fanlog declare orders bind-exchange placed events --key 'order.#'";
 
 #[derive(Subcommand)]
 enum What {
@@ -50,6 +52,28 @@ enum What {
         /// To which queues it sends a message
         #[arg(long, value_enum, default_value_t = Kind::Fanout)]
         kind: Kind,
+        /// It is gone, with its bindings, once the store is opened again
+        #[arg(long)]
+        transient: bool,
+        /// It is deleted when the last of the bindings from it goes
+        #[arg(long)]
+        auto_delete: bool,
+        /// Nobody publishes to it: it is reached through other exchanges
+        #[arg(long)]
+        internal: bool,
+        /// Exchange that gets what none of its bindings matches
+        #[arg(long, value_name = "EXCHANGE")]
+        alternate: Option<String>,
+    },
+    /// Bind an exchange to an exchange
+    BindExchange {
+        /// Name of the exchange that messages go to
+        destination: String,
+        /// Name of the exchange that they come from
+        source: String,
+        /// Routing key, or pattern, that the source compares; may be given several times
+        #[arg(long, default_value = "")]
+        key: Vec<String>,
     },
     /// Declare queues, all in one commit
     Queue {
@@ -112,9 +136,20 @@ impl Declare {
 
     fn change(&self, engine: &Engine) -> Result<(), Failure> {
         let options = self.what.options()?;
+        let (of_exchange, arguments) = (&self.what.exchange_options(), &Table::new());
         let changes: Vec<Change<'_>> = match &self.what {
-            What::Exchange { name, kind } => {
-                vec![Change::DeclareExchange { name, kind: (*kind).into() }]
+            What::Exchange { name, kind, .. } => {
+                let (kind, options) = ((*kind).into(), of_exchange);
+                vec![Change::DeclareExchangeWith { name, kind, options }]
+            }
+            What::BindExchange { destination, source, key } => {
+                let bind = |routing_key| Change::BindExchange {
+                    destination,
+                    source,
+                    routing_key,
+                    arguments,
+                };
+                key.iter().map(|key| bind(key)).collect()
             }
             What::Queue { names, .. } => {
                 let declare = |name| Change::DeclareQueue { name, options: &options };
@@ -140,6 +175,19 @@ impl Declare {
 }
 
 impl What {
+    fn exchange_options(&self) -> ExchangeOptions {
+        let Self::Exchange { transient, auto_delete, internal, alternate, .. } = self else {
+            return ExchangeOptions::default();
+        };
+        ExchangeOptions {
+            durable: !transient,
+            auto_delete: *auto_delete,
+            internal: *internal,
+            alternate: alternate.clone(),
+            ..ExchangeOptions::default()
+        }
+    }
+
     fn options(&self) -> Result<QueueOptions, Failure> {
         let Self::Queue { argument, auto_delete, .. } = self else {
             return Ok(QueueOptions::default());
@@ -151,6 +199,10 @@ impl What {
     fn print(&self, output: &mut Output) -> Result<(), Failure> {
         match self {
             Self::Exchange { name, .. } => output.line(&format!("exchange {}", one_line(name))),
+            Self::BindExchange { destination, source, key } => key.iter().try_for_each(|key| {
+                let (source, key) = (one_line(source), one_line(key));
+                output.line(&format!("binding {source} --[{key}]--> {}", one_line(destination)))
+            }),
             Self::Queue { names, .. } => {
                 names.iter().try_for_each(|name| output.line(&format!("queue {}", one_line(name))))
             }
@@ -170,12 +222,16 @@ enum Json<'a> {
     Exchange { name: &'a str, kind: Kind },
     Queues { names: &'a [String] },
     Binding { queue: &'a str, exchange: &'a str, keys: &'a [String] },
+    ExchangeBinding { destination: &'a str, source: &'a str, keys: &'a [String] },
 }
 
 impl<'a> From<&'a What> for Json<'a> {
     fn from(what: &'a What) -> Self {
         match what {
-            What::Exchange { name, kind } => Self::Exchange { name, kind: *kind },
+            What::Exchange { name, kind, .. } => Self::Exchange { name, kind: *kind },
+            What::BindExchange { destination, source, key } => {
+                Self::ExchangeBinding { destination, source, keys: key }
+            }
             What::Queue { names, .. } => Self::Queues { names },
             What::Bind { queue, exchange, key } => Self::Binding { queue, exchange, keys: key },
         }

@@ -50,6 +50,22 @@ fn a_direct_exchange_compares_the_routing_key() {
 }
 
 #[test]
+fn a_topic_exchange_leads_to_another_exchange_or_to_its_alternate() {
+    let store = Store::new();
+    store.fine("declare DIR queue orders rest");
+    store.fine("declare DIR exchange all");
+    store.fine("declare DIR exchange lost");
+    store.fine("declare DIR exchange events --kind topic --alternate lost");
+    store.fine("declare DIR bind-exchange all events --key order.#");
+    store.fine("declare DIR bind orders all");
+    store.fine("declare DIR bind rest lost");
+    store.fine_with_input("publish DIR --exchange events --key order.new", "o\n");
+    store.fine_with_input("publish DIR --exchange events --key other", "r\n");
+    assert_eq!(store.fine("consume DIR --queue orders"), "o\n");
+    assert_eq!(store.fine("consume DIR --queue rest"), "r\n");
+}
+
+#[test]
 fn options_of_a_queue_are_declared_compared_and_shown() {
     let store = Store::new();
     let declare =
