@@ -39,9 +39,11 @@ pub enum Overflow {
     /// The oldest ready messages are dropped, or dead-lettered. `drop-head`.
     #[default]
     DropHead,
-    /// The queue does not get the message, and the publisher is told. `reject-publish`.
+    /// The queue does not get the message, and the publisher is told. `reject-publish`. Kept and
+    /// compared, but not acted upon yet: such a queue takes everything.
     RejectPublish,
-    /// As `RejectPublish`, and the message is dead-lettered. `reject-publish-dlx`.
+    /// As `RejectPublish`, and the message is dead-lettered. `reject-publish-dlx`. Not acted upon yet
+    /// either.
     RejectPublishDlx,
 }
 
