@@ -74,13 +74,13 @@ impl Topology {
             if !seen.insert(at) {
                 continue;
             }
-            let takes = |pattern: &str| matches(exchange.kind, pattern, key);
+            let wanted = |pattern: &str| matches(exchange.kind, pattern, key);
             let of_queues = self.bindings.iter().filter(|one| one.exchange == at);
             let of_exchanges = self.leads.iter().filter(|one| one.source == at);
             let taken: Vec<&str> =
-                of_queues.filter(|one| takes(&one.key)).map(|one| &*one.queue).collect();
+                of_queues.filter(|one| wanted(&one.key)).map(|one| &*one.queue).collect();
             let led: Vec<&str> =
-                of_exchanges.filter(|one| takes(&one.key)).map(|one| &*one.destination).collect();
+                of_exchanges.filter(|one| wanted(&one.key)).map(|one| &*one.destination).collect();
             if taken.is_empty() && led.is_empty() {
                 next.extend(exchange.alternate.as_deref());
             }
