@@ -110,7 +110,8 @@ fn dead(core: &Core) -> Vec<Arc<Segment>> {
     let mut segments = core.log.segments();
     segments.retain(|segment| {
         let count = live::count_of(&counts, segment.id());
-        segment.is_sealed() && count.is_some_and(SegmentCount::is_dead)
+        // One that got no batch is in no count.
+        segment.is_sealed() && (segment.is_empty() || count.is_some_and(SegmentCount::is_dead))
     });
     segments
 }

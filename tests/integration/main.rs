@@ -19,6 +19,7 @@ mod dead_letter;
 mod delayed;
 mod delete_queue;
 mod deliver;
+mod empty_segment;
 mod exchange_bind;
 mod exchange_options;
 mod exclusive;

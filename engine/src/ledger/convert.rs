@@ -25,6 +25,11 @@ fn range_of(segments: &[Arc<Segment>]) -> Range<Offset> {
     first..end.unwrap_or(Offset(u64::MAX))
 }
 
+/// Those that hold messages. A part that starts where an empty one does is the next one's.
+fn filled(sources: &[Arc<Segment>]) -> impl Iterator<Item = &Arc<Segment>> {
+    sources.iter().filter(|source| !source.is_empty())
+}
+
 /// Whether a queue has parts in these offsets, or should have: where it has not begun, its messages
 /// all stay, and are counted when it begins.
 fn is_within(state: &QueueLedger, range: &Range<Offset>) -> bool {
@@ -53,7 +58,7 @@ impl Ledger {
             if !is_within(&queue.ledger(), &range) {
                 continue;
             }
-            for source in sources {
+            for source in filled(sources) {
                 let left = left_of(queue, log, source)?;
                 let mut state = queue.ledger();
                 if source.end_offset().is_some_and(|end| state.floor() < end) {
@@ -89,7 +94,7 @@ impl Ledger {
         for queue in queues {
             if is_within(&queue.ledger(), &range) {
                 let mut left = Amount::default();
-                for source in sources {
+                for source in filled(sources) {
                     left = left.plus(left_of(queue, log, source)?);
                 }
                 parts.push((queue, left));

@@ -35,9 +35,12 @@ impl Departure {
         &self.kept
     }
 
-    /// Whether anything in the segment may be concerned.
+    /// Whether anything in the segment may be concerned. Nothing is in an empty one, and the part that
+    /// starts where it does is the next one's.
     fn concerns(&self, segment: &Segment) -> bool {
-        segment.first_offset() < self.to && segment.end_offset().is_none_or(|end| end > self.floor)
+        !segment.is_empty()
+            && segment.first_offset() < self.to
+            && segment.end_offset().is_none_or(|end| end > self.floor)
     }
 
     /// Whether the segment goes on at or past `to`.

@@ -94,6 +94,11 @@ impl Segment {
         self.header.first_offset
     }
 
+    /// Whether it ended without a message: the next one starts at the same offset then.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.end_offset() == Some(self.first_offset())
+    }
+
     /// One past the last offset; `None` for the active segment.
     pub(crate) fn end_offset(&self) -> Option<Offset> {
         let end = self.end_offset.load(Ordering::Acquire);
