@@ -176,6 +176,7 @@ fn describe(kind: ErrorKind) -> (&'static str, Status) {
         ErrorKind::UnsupportedVersion => ("unsupported-version", Status::Version),
         ErrorKind::TooLarge => ("too-large", Status::InputOutput),
         ErrorKind::Full => ("full", Status::InputOutput),
+        ErrorKind::QueueFull => ("queue-full", Status::InputOutput),
         ErrorKind::Timeout => ("timeout", Status::InputOutput),
         ErrorKind::Closed => ("closed", Status::InputOutput),
         ErrorKind::Poisoned => ("poisoned", Status::InputOutput),

@@ -11,6 +11,7 @@
 //! pause (checkpoints) -> settling -> ledger -> queue ledger     checkpoints, reclaim, rewriting
 //! queue dirty -> segments                                        acks
 //! dispatch -> hands -> ledger, queue ledger, queue dirty -> dirty list, append
+//! dispatch -> hands -> a gate -> queue dirty                     publishes to queues that refuse
 //! ```
 
 use std::{
@@ -108,6 +109,7 @@ pub(crate) struct Parts {
 impl Core {
     pub(crate) fn new(parts: Parts) -> Self {
         let next_batch = parts.ledger.head.next_batch;
+        parts.tables.open_gates(&parts.ledger);
         Self {
             version: AtomicU64::new(parts.tables.version),
             config: parts.config,
@@ -258,7 +260,7 @@ impl Core {
             None => self.define_route(exchange, key, headers, transient)?,
         };
         if routed.by_key {
-            remembered.remember(exchange, key, routed);
+            remembered.remember(exchange, key, routed.clone());
         }
         Ok(routed)
     }
@@ -269,6 +271,7 @@ impl Core {
         exchange: &str,
         key: &str,
         headers: &[u8],
+        transient: bool,
         queues: impl Fn(&Tables) -> Vec<QueueId>,
     ) -> Result<Option<Routed>> {
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
@@ -276,7 +279,7 @@ impl Core {
         if matched.groups.is_empty() {
             return Ok(None);
         }
-        if let Some(routed) = tables.route_of(&matched, false) {
+        if let Some(routed) = tables.route_of(&matched, transient) {
             return Ok(Some(routed));
         }
         drop(tables);
@@ -285,7 +288,7 @@ impl Core {
         if matched.groups.is_empty() {
             return Ok(None);
         }
-        self.define_route_of(&mut tables, &matched, false).map(Some)
+        self.define_route_of(&mut tables, &matched, transient).map(Some)
     }
 
     fn define_route(

@@ -72,7 +72,7 @@ impl Letter {
 
     /// Where its copy goes; `None` if nowhere: then there is no copy.
     fn route(&self, core: &Core, exchange: &str) -> Result<Option<Routed>> {
-        let routed = core.route_without(exchange, &self.key, &self.headers, |tables| {
+        let routed = core.route_without(exchange, &self.key, &self.headers, false, |tables| {
             let queues = self.not_to.iter().filter_map(|name| tables.queue(name).ok());
             queues.collect::<Vec<QueueId>>()
         });

@@ -13,7 +13,7 @@ use std::{
 
 use fanlog_segment_format::{DecodeError, Offset};
 
-use crate::Cancellation;
+use crate::{Cancellation, Confirm};
 
 /// A result with the engine's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -35,6 +35,9 @@ pub enum ErrorKind {
     Mismatch,
     /// No queue is bound that would take the message; nothing was stored.
     Unroutable,
+    /// A queue has no room for the message, and does not get it; publish again when consumers have
+    /// made room.
+    QueueFull,
     /// The message or batch is over its limit; nothing was stored.
     TooLarge,
     /// Buffers are full and the store was opened with `WhenFull::Fail`; try again.
@@ -254,6 +257,18 @@ pub enum Error {
         /// The routing key.
         routing_key: String,
     },
+    /// Queues that refuse what they have no room for
+    /// ([`Overflow::RejectPublish`](crate::Overflow::RejectPublish)) did not get the message.
+    #[error(
+        "no room in {queues:?}: {}",
+        if stored.is_some() { "only other queues got it" } else { "nothing was stored" }
+    )]
+    QueueFull {
+        /// Their names.
+        queues: Vec<String>,
+        /// The confirm of the message for all other queues; `None`: it was not stored.
+        stored: Option<Confirm>,
+    },
     /// A date or a delay that no clock of 64 bits of microseconds reaches; nothing was stored.
     #[error("{what}: {asked:?} lead beyond the end of time, 584,542 years after 1970")]
     BeyondTime {
@@ -398,6 +413,7 @@ impl Error {
             Self::Cancelled { .. } => ErrorKind::Cancelled,
             Self::Mismatch { .. } => ErrorKind::Mismatch,
             Self::Unroutable { .. } => ErrorKind::Unroutable,
+            Self::QueueFull { .. } => ErrorKind::QueueFull,
             Self::TooLarge { .. } | Self::Exhausted { .. } => ErrorKind::TooLarge,
             Self::Full { .. } => ErrorKind::Full,
             Self::OutOfSpace { .. } => ErrorKind::OutOfSpace,

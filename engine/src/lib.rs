@@ -25,6 +25,7 @@ mod deliver;
 mod engine;
 mod error;
 mod exchange_options;
+mod gate;
 mod inspect;
 mod keeper;
 mod ledger;

@@ -20,6 +20,7 @@ use crate::{
     Durability, Error, Message, Result,
     append::{Appender, COPY_OUTSIDE_MIN, Extras, Need, SEQUENCE_BYTES, arena::Loan},
     core::Core,
+    gate::{self, Gate},
     message::within,
     named::Known,
     route::{RouteCache, Routed},
@@ -93,6 +94,9 @@ impl Publisher {
     /// - [`Error::NotFound`]: no such exchange.
     /// - [`Error::Unroutable`]: no queue would get it. An [optional](Message::optional) message is
     ///   dropped then, and its ticket is confirmed at once.
+    /// - [`Error::QueueFull`]: all of its queues are full, and
+    ///   [refuse](crate::Overflow::RejectPublish) it, an optional one too. If others take it, the
+    ///   ticket says so.
     /// - [`Error::Refused`]: the exchange is internal.
     /// - [`Error::Headers`]: it comes to a headers exchange, and its headers are no table.
     /// - [`Error::TooLarge`], [`Error::Name`]: over a limit.
@@ -103,8 +107,7 @@ impl Publisher {
     /// Nothing was stored, in each of these cases.
     pub fn publish(&self, message: &Message<'_>) -> Result<Ticket> {
         let messages = std::slice::from_ref(message);
-        let placed = self.append(messages, ALONE, false, Wait::AsConfigured)?;
-        Ok(self.ticket(placed.0))
+        Ok(self.append(messages, ALONE, false, Wait::AsConfigured)?.0)
     }
 
     /// Like [`Publisher::publish`], but where buffers are full it waits without a thread of its own,
@@ -119,7 +122,7 @@ impl Publisher {
             let space = self.shared.core.append.space_event.listen();
             match self.append(std::slice::from_ref(message), ALONE, false, Wait::Never) {
                 Err(Error::Full { .. } | Error::OutOfSpace { .. }) => space.await,
-                other => return Ok(self.ticket(other?.0)),
+                other => return Ok(other?.0),
             }
         }
     }
@@ -152,11 +155,11 @@ impl Publisher {
     /// Publishes a message, and writes it in this thread if the caller is alone.
     fn lead(&self, message: &Message<'_>) -> Result<Ticket> {
         let messages = std::slice::from_ref(message);
-        let (placed, lead) = self.append(messages, ALONE, true, Wait::AsConfigured)?;
+        let (ticket, lead) = self.append(messages, ALONE, true, Wait::AsConfigured)?;
         if lead {
             self.shared.core.lead();
         }
-        Ok(self.ticket(placed))
+        Ok(ticket)
     }
 
     /// Appends messages as one: all are stored or none, behind one ticket, side by side in the log.
@@ -164,22 +167,22 @@ impl Publisher {
     ///
     /// # Errors
     ///
-    /// As [`Publisher::publish`] for any of them: nothing was stored then. [`Error::TooLarge`] if
+    /// As [`Publisher::publish`] for any of them: nothing was stored then. [`Error::QueueFull`] if a
+    /// queue that [refuses](crate::Overflow::RejectPublish) what it has no room for does not have it
+    /// for all that comes to it, although others may. [`Error::TooLarge`] if
     /// together they are over [`transaction_bytes_max`](crate::Config::transaction_bytes_max).
     pub fn publish_batch(&self, messages: &[Message<'_>]) -> Result<Ticket> {
         if messages.is_empty() {
             let first = self.shared.core.append.lock().next_offset();
             return Ok(self.ticket(Placed { batch: None, first, messages: 0, repeat: false }));
         }
-        let placed = self.append(messages, BATCH, false, Wait::AsConfigured)?;
-        Ok(self.ticket(placed.0))
+        Ok(self.append(messages, BATCH, false, Wait::AsConfigured)?.0)
     }
 
     /// Appends messages and ack records, either perhaps none, as one.
     pub(crate) fn publish_with(&self, messages: &[Message<'_>], acks: &[u8]) -> Result<Ticket> {
-        let whole = Whole { what: "transaction", acks, numbered: None, sync: true };
-        let placed = self.append(messages, whole, false, Wait::AsConfigured)?;
-        Ok(self.ticket(placed.0))
+        let whole = Whole { what: "transaction", acks, sync: true, ..BATCH };
+        Ok(self.append(messages, whole, false, Wait::AsConfigured)?.0)
     }
 
     /// Appends a message of a named publisher.
@@ -191,8 +194,7 @@ impl Publisher {
     ) -> Result<Ticket> {
         let whole = Whole { numbered: Some((known, sequence)), ..ALONE };
         let messages = std::slice::from_ref(message);
-        let placed = self.append(messages, whole, false, Wait::AsConfigured)?;
-        Ok(self.ticket(placed.0))
+        Ok(self.append(messages, whole, false, Wait::AsConfigured)?.0)
     }
 
     /// The ticket of a message that was placed before, in this batch, if it is not confirmed.
@@ -221,7 +223,7 @@ impl Publisher {
     }
 
     fn ticket(&self, placed: Placed) -> Ticket {
-        Ticket { shared: Arc::clone(&self.shared), placed }
+        Ticket { shared: Arc::clone(&self.shared), placed, refused_by: None }
     }
 
     fn append(
@@ -230,7 +232,7 @@ impl Publisher {
         whole: Whole<'_>,
         blocking: bool,
         wait: Wait,
-    ) -> Result<(Placed, bool)> {
+    ) -> Result<(Ticket, bool)> {
         let core = &*self.shared.core;
         core.check_writable()?;
         let time_us = core.clock.wall_us();
@@ -239,7 +241,11 @@ impl Publisher {
         }
         let epoch = core.epoch;
         loop {
-            let (routed, version) = self.route_all(messages)?;
+            let (mut routed, mut version) = self.route_all(messages)?;
+            let full = routed.full(core, messages);
+            if !full.is_empty() {
+                (routed, version) = self.route_past(messages, whole, &full)?;
+            }
             let records = Records { messages, routed: &routed, whole, time_us, epoch };
             let need = records.need();
             if messages.len() + whole.acks.len() > 1 {
@@ -272,11 +278,46 @@ impl Publisher {
                 core.stats.unroutable_dropped(dropped);
                 if need.bytes == 0 {
                     let first = state.next_offset();
-                    return Ok((Placed { batch: None, first, messages: 0, repeat: false }, false));
+                    let placed = Placed { batch: None, first, messages: 0, repeat: false };
+                    return Ok((self.ticket(placed), false));
                 }
             }
-            return Ok(records.place(core, state, need, blocking));
+            let (placed, lead) = records.place(core, state, need, blocking);
+            let mut ticket = self.ticket(placed);
+            if !full.is_empty() {
+                core.stats.refused(full.len());
+                ticket.refused_by = Some(gate::names(&full).into());
+            }
+            return Ok((ticket, lead));
         }
+    }
+
+    /// The route of a message to all of its queues but those that are full.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::QueueFull`] if none is left, or if it is not alone.
+    fn route_past(
+        &self,
+        messages: &[Message<'_>],
+        whole: Whole<'_>,
+        full: &[Arc<Gate>],
+    ) -> Result<(Routes, Option<u64>)> {
+        let core = &*self.shared.core;
+        let refused = || {
+            core.stats.refused(full.len());
+            gate::refused(full)
+        };
+        let ([message], true) = (messages, whole.divisible) else { return Err(refused()) };
+        let transient = message.durability == Durability::Transient;
+        let (exchange, key, headers) = (message.exchange, message.routing_key, message.headers);
+        // Should the topology change meanwhile, ids of queues still mean the same, or nothing.
+        let routed = core.route_without(exchange, key, headers, transient, |_| {
+            full.iter().map(|gate| gate.id).collect()
+        })?;
+        let routed = routed.ok_or_else(refused)?;
+        let version = routed.version;
+        Ok((Routes::One(Some(routed)), Some(version)))
     }
 
     /// Routes of all messages, under one version of the topology, if there are any.
@@ -316,9 +357,10 @@ impl Publisher {
         match core.route(exchange, key, message.headers, transient) {
             Ok(routed) => {
                 if routed.by_key {
-                    cache.remember(exchange, key, routed);
+                    cache.remember(exchange, key, routed.clone());
                 }
-                Ok((Some(routed), routed.version))
+                let version = routed.version;
+                Ok((Some(routed), version))
             }
             Err(Error::Unroutable { .. }) if !message.mandatory => Ok((None, version)),
             Err(error) => {
@@ -348,10 +390,13 @@ struct Whole<'a> {
     numbered: Option<(&'a Known, u64)>,
     /// Its batch is synced, whatever the messages ask for.
     sync: bool,
+    /// It may go to some of its queues alone.
+    divisible: bool,
 }
 
-const ALONE: Whole<'_> = Whole { what: "message", acks: &[], numbered: None, sync: false };
-const BATCH: Whole<'_> = Whole { what: "batch", acks: &[], numbered: None, sync: false };
+const ALONE: Whole<'_> =
+    Whole { what: "message", acks: &[], numbered: None, sync: false, divisible: true };
+const BATCH: Whole<'_> = Whole { what: "batch", divisible: false, ..ALONE };
 
 /// What to do where there is no room.
 #[derive(Clone, Copy, PartialEq)]
@@ -367,11 +412,23 @@ enum Routes {
 
 impl Routes {
     /// The route of a message; none if it is dropped.
-    fn of(&self, at: usize) -> Option<Routed> {
+    fn of(&self, at: usize) -> Option<&Routed> {
         match self {
-            Self::One(routed) => *routed,
-            Self::Many(list) => list[at],
+            Self::One(routed) => routed.as_ref(),
+            Self::Many(list) => list[at].as_ref(),
         }
+    }
+
+    /// The queues that have no room for what comes to them of all messages together.
+    fn full(&self, core: &Core, messages: &[Message<'_>]) -> Vec<Arc<Gate>> {
+        let routed = messages.iter().enumerate();
+        let routed = routed.filter_map(|(at, message)| Some((self.of(at)?, message)));
+        gate::full(
+            core,
+            routed.filter_map(|(routed, message)| {
+                Some((routed.gates.as_ref()?, message.payload.len()))
+            }),
+        )
     }
 }
 
@@ -392,7 +449,7 @@ impl<'a> Records<'a> {
 
     fn record(&self, at: usize) -> Option<MessageRecord<'a>> {
         let message = &self.messages[at];
-        let Routed { route, exchange, .. } = self.routed.of(at)?;
+        let &Routed { route, exchange, .. } = self.routed.of(at)?;
         Some(MessageRecord {
             offset: Offset(0),
             route,
@@ -489,10 +546,12 @@ impl<'a> Records<'a> {
         }
         core.stats.published(u64::from(need.messages), payload_bytes);
         for (at, message) in self.messages.iter().enumerate() {
-            if message.ttl.is_some()
-                && let (Some(batch), Some(routed)) = (placed.batch, self.routed.of(at))
-            {
+            let Some(routed) = self.routed.of(at) else { continue };
+            if let (Some(batch), Some(_)) = (placed.batch, message.ttl) {
                 core.limits.expires(routed.route, batch);
+            }
+            for gate in routed.gates.iter().flat_map(|gates| gates.iter()) {
+                gate.count(message.payload.len());
             }
         }
         if wake {
@@ -509,6 +568,8 @@ impl<'a> Records<'a> {
 pub struct Ticket {
     shared: Arc<Shared>,
     placed: Placed,
+    /// Full queues that did not get the message.
+    refused_by: Option<Arc<[String]>>,
 }
 
 impl fmt::Debug for Ticket {
@@ -521,7 +582,13 @@ impl fmt::Debug for Ticket {
 impl Ticket {
     fn outcome(&self, outcome: Result<()>) -> Result<Confirm> {
         outcome?;
-        Ok(Confirm { first_offset: self.placed.first, messages: self.placed.messages })
+        let confirm = Confirm { first_offset: self.placed.first, messages: self.placed.messages };
+        match &self.refused_by {
+            None => Ok(confirm),
+            Some(queues) => {
+                Err(Error::QueueFull { queues: queues.to_vec(), stored: Some(confirm) })
+            }
+        }
     }
 
     /// The message was published before by the same [named publisher](crate::NamedPublisher): it is
@@ -542,7 +609,9 @@ impl Ticket {
     ///
     /// [`Error::Poisoned`] or [`Error::Closed`]: the publish is in doubt; after the store is opened
     /// again the message may be there or not. [`Error::OutOfSpace`], only with `WhenFull::Fail`: it
-    /// is still on its way, and goes on when there is space; wait again.
+    /// is still on its way, and goes on when there is space; wait again. [`Error::QueueFull`]: full
+    /// queues [refused](crate::Overflow::RejectPublish) it, and all others have it, as durably as
+    /// if it was confirmed; published again, they get it again.
     pub fn wait(&self) -> Result<Confirm> {
         let Some(number) = self.number() else { return self.outcome(Ok(())) };
         let core = &*self.shared.core;
@@ -597,7 +666,7 @@ pub(crate) fn place_routed(
     let version = routed.first().map(|first| first.version);
     let same = routed.iter().all(|routed| Some(routed.version) == version);
     let routed = Routes::Many(routed.into_iter().map(Some).collect());
-    let whole = Whole { what: "dead letter", acks, numbered: None, sync: true };
+    let whole = Whole { what: "dead letter", acks, sync: true, ..BATCH };
     let records = Records { messages, routed: &routed, whole, time_us, epoch };
     let need = records.need();
     let mut state = core.append.lock();

@@ -39,11 +39,17 @@ pub enum Overflow {
     /// The oldest ready messages are dropped, or dead-lettered. `drop-head`.
     #[default]
     DropHead,
-    /// The queue does not get the message, and the publisher is told. `reject-publish`. Kept and
-    /// compared, but not acted upon yet: such a queue takes everything.
+    /// The queue does not get a message that it has no room for; others do, and the publisher is told
+    /// by [`Error::QueueFull`](crate::Error::QueueFull). `reject-publish`.
+    ///
+    /// What is ready counts, also what is not due or not confirmed yet; a message that would lead
+    /// beyond a limit is refused. Threads that publish at the same moment may each put what one call
+    /// publishes beyond it. Dead letters are never refused: they would be lost. Each set of full
+    /// queues that a message finds is a route of its own in the log: meant for a few such queues per
+    /// exchange, not for hundreds.
     RejectPublish,
-    /// As `RejectPublish`, and the message is dead-lettered. `reject-publish-dlx`. Not acted upon yet
-    /// either.
+    /// As `RejectPublish`, and the message is dead-lettered. `reject-publish-dlx`. Kept and compared,
+    /// but not acted upon yet: such a queue takes everything.
     RejectPublishDlx,
 }
 

@@ -58,6 +58,8 @@ pub struct Stats {
     pub expired_messages: u64,
     /// Messages that left a queue because it was too long.
     pub overflowed_messages: u64,
+    /// Messages that a queue refused because it was full, once for each such queue.
+    pub refused_messages: u64,
     /// Messages that left a queue because they came back too often.
     pub over_delivered_messages: u64,
     /// Copies that were published to dead-letter exchanges.
@@ -211,6 +213,7 @@ pub(crate) struct Counters {
     purged: Counter,
     expired: Counter,
     overflowed: Counter,
+    refused: Counter,
     over_delivered: Counter,
     dead_lettered: Counter,
     recycled: AtomicU64,
@@ -245,6 +248,10 @@ impl Counters {
 
     pub(crate) fn publishers_evicted(&self, publishers: u64) {
         add(&self.publishers_evicted, publishers);
+    }
+
+    pub(crate) fn refused(&self, queues: usize) {
+        add(&self.refused, queues as u64);
     }
 
     pub(crate) fn unroutable(&self) {
@@ -376,6 +383,7 @@ impl Counters {
             purged_messages: read(&self.purged),
             expired_messages: read(&self.expired),
             overflowed_messages: read(&self.overflowed),
+            refused_messages: read(&self.refused),
             over_delivered_messages: read(&self.over_delivered),
             dead_lettered_messages: read(&self.dead_lettered),
             segments: 0,

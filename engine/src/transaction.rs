@@ -211,6 +211,8 @@ impl Transaction {
     /// # Errors
     ///
     /// - [`Error::Unroutable`], [`Error::NotFound`]: a message would go nowhere now.
+    /// - [`Error::QueueFull`]: a queue [refuses](crate::Overflow::RejectPublish) some of it, what is
+    ///   acked here being gone from it.
     /// - [`Error::UnknownTag`], [`Error::Closed`]: a delivery has gone back to its queue, as its
     ///   consumer has.
     /// - [`Error::TooLarge`]: records of messages and acks are over

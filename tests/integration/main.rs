@@ -44,6 +44,7 @@ mod queue_options;
 mod read_only;
 mod reclaim;
 mod redelivery;
+mod reject_publish;
 mod requeue;
 mod rewrite;
 mod single_active;

@@ -185,11 +185,17 @@ impl Dispatch {
 
     /// What is confirmed, in nobody's hands, and not on its way out.
     pub(super) fn ready(&self, core: &Core, queue: &Queue) -> Amount {
+        self.ready_of(queue, || {
+            let ledger = core.ledger();
+            ledger.depth(queue).plus(queue.ledger().acked)
+        })
+    }
+
+    /// Likewise of all that the queue was `sent`.
+    pub(crate) fn ready_of(&self, queue: &Queue, sent: impl FnOnce() -> Amount) -> Amount {
         let holders: Vec<_> = self.holders().cloned().collect();
         let hands: Vec<_> = holders.iter().map(|holder| holder.hand()).collect();
-        let ledger = core.ledger();
-        let sent = ledger.depth(queue).plus(queue.ledger().acked);
-        drop(ledger);
+        let sent = sent();
         let held = hands.iter().flat_map(|hand| hand.all());
         let held = held.fold(Amount::default(), |sum, claim| sum.plus(claim.amount()));
         let waiting = self.leaving.get().map(Leaving::amount).unwrap_or_default();

@@ -607,7 +607,7 @@ impl Ledger {
     }
 
     /// What the queue was sent since it was declared.
-    fn sent(&self, queue: &Queue) -> Amount {
+    pub(crate) fn sent(&self, queue: &Queue) -> Amount {
         let state = queue.ledger();
         let mut routes: Vec<RouteId> = Vec::new();
         for group in state.groups() {

@@ -94,7 +94,7 @@ impl Slots {
 
     fn find(&self, hash: usize, exchange: &str, key: &str) -> Option<Routed> {
         let known = self.0[hash % self.0.len()].as_ref()?;
-        (same(&known.exchange, exchange) && same(&known.key, key)).then_some(known.routed)
+        (same(&known.exchange, exchange) && same(&known.key, key)).then(|| known.routed.clone())
     }
 
     fn remember(&mut self, hash: usize, exchange: &str, key: &str, routed: Routed) {

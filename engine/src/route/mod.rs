@@ -30,7 +30,7 @@ mod undo;
 mod view;
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -47,7 +47,11 @@ use self::{
     rules::{Rule, Rules},
     undo::Undo,
 };
-use crate::{Error, ExchangeOptions, QueueOptions, Result};
+use crate::{
+    Error, ExchangeOptions, QueueOptions, Result,
+    gate::{Gate, Gates},
+    ledger::Ledger,
+};
 
 /// The default exchange: routes to the queue named by the key, can't be bound or deleted.
 pub(crate) const DEFAULT_EXCHANGE: ExchangeId = ExchangeId(0);
@@ -73,6 +77,8 @@ struct NamedQueue {
     bound: Vec<GroupId>,
     /// `None` if they are plain.
     options: Option<Box<QueueOptions>>,
+    /// Of one that refuses what it has no room for.
+    gate: Option<Arc<Gate>>,
 }
 
 #[derive(Debug)]
@@ -83,13 +89,15 @@ struct Group {
 }
 
 /// What a publish was routed to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Routed {
     pub(crate) route: RouteId,
     pub(crate) exchange: ExchangeId,
     pub(crate) version: u64,
     /// All messages with its exchange and key have this route.
     pub(crate) by_key: bool,
+    /// Of those of its queues that refuse what they have no room for, if there are any.
+    pub(crate) gates: Option<Gates>,
 }
 
 /// Names, bindings and routes, as publishers see them.
@@ -102,6 +110,8 @@ pub(crate) struct Tables {
     queues: HashMap<QueueId, NamedQueue>,
     /// Those that queues are bound to by name.
     groups: HashMap<GroupId, Group>,
+    /// Those of their members that have one, by group; queues' own groups too.
+    gates: HashMap<GroupId, BTreeMap<QueueId, Arc<Gate>>>,
     routes: Routes,
     /// Those of transient messages: each opening begins with none.
     transient_routes: Routes,
@@ -136,7 +146,26 @@ impl Tables {
 
     fn routed(&self, route: RouteId, matched: &Matched) -> Routed {
         let Matched { exchange, by_headers, .. } = *matched;
-        Routed { route, exchange, version: self.version, by_key: !by_headers }
+        let gates = self.gates_of(&matched.groups);
+        Routed { route, exchange, version: self.version, by_key: !by_headers, gates }
+    }
+
+    fn gates_of(&self, groups: &[GroupId]) -> Option<Gates> {
+        if self.gates.is_empty() {
+            return None;
+        }
+        let gates = groups.iter().filter_map(|group| self.gates.get(group)).flatten();
+        let gates: BTreeMap<QueueId, &Arc<Gate>> = gates.map(|(&id, gate)| (id, gate)).collect();
+        (!gates.is_empty()).then(|| gates.into_values().cloned().collect())
+    }
+
+    /// The store is open: what queues were sent before is known.
+    pub(crate) fn open_gates(&self, ledger: &Ledger) {
+        for (id, gate) in self.gates.values().flatten() {
+            if let Some(queue) = ledger.queue(*id) {
+                gate.opened(&queue, ledger.sent(&queue));
+            }
+        }
     }
 
     /// No message goes to this group any more.

@@ -7,11 +7,18 @@ use super::{
     change::{Records, check_name},
     refused, take_id,
 };
-use crate::{QueueOptions, Result};
+use crate::{QueueOptions, Result, gate::Gate};
 
 impl NamedQueue {
-    pub(super) fn new(name: &str, own: GroupId, options: Option<Box<QueueOptions>>) -> Self {
-        Self { name: name.into(), own, bound: Vec::new(), options }
+    pub(super) fn new(
+        id: QueueId,
+        name: &str,
+        own: GroupId,
+        options: Option<Box<QueueOptions>>,
+    ) -> Self {
+        let name = name.into();
+        let gate = options.as_ref().and_then(|options| Gate::of(id, &name, options));
+        Self { name, own, bound: Vec::new(), options, gate }
     }
 }
 
@@ -37,7 +44,7 @@ impl Tables {
             name,
             arguments: options.to_arguments().as_bytes(),
         });
-        self.add_queue(id, NamedQueue::new(name, group, options.kept()));
+        self.add_queue(id, NamedQueue::new(id, name, group, options.kept()));
         Ok(())
     }
 

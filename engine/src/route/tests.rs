@@ -155,8 +155,13 @@ fn a_group_gets_a_route_once_and_keeps_it() {
 #[test]
 fn a_remembered_route_is_found_until_another_takes_its_slot() {
     let mut cache = RouteCache::default();
-    let routed =
-        |route| Routed { route: RouteId(route), exchange: ExchangeId(1), version: 3, by_key: true };
+    let routed = |route| Routed {
+        route: RouteId(route),
+        exchange: ExchangeId(1),
+        version: 3,
+        by_key: true,
+        gates: None,
+    };
     cache.remember("x", "a", routed(1));
     assert_eq!(cache.find("x", "a"), Some(routed(1)));
     assert_eq!(cache.find("xa", ""), None);
@@ -169,8 +174,13 @@ fn a_remembered_route_is_found_until_another_takes_its_slot() {
 #[test]
 fn the_shared_cache_forgets_all_when_the_topology_changes() {
     let cache = SharedRoutes::default();
-    let routed =
-        |version| Routed { route: RouteId(1), exchange: ExchangeId(1), version, by_key: true };
+    let routed = |version| Routed {
+        route: RouteId(1),
+        exchange: ExchangeId(1),
+        version,
+        by_key: true,
+        gates: None,
+    };
     for key in 0..100 {
         cache.remember("x", &key.to_string(), routed(3));
     }

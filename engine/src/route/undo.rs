@@ -73,6 +73,9 @@ impl Tables {
     /// Adds a queue that is bound to nothing.
     pub(super) fn add_queue(&mut self, id: QueueId, queue: NamedQueue) {
         self.queue_ids.insert(Arc::clone(&queue.name), id);
+        if let Some(gate) = &queue.gate {
+            self.gates.entry(queue.own).or_default().insert(id, Arc::clone(gate));
+        }
         self.queues.insert(id, queue);
         self.undo.push(Undo::AddQueue(id));
     }
@@ -83,6 +86,7 @@ impl Tables {
         if self.queue_ids.get(&queue.name) == Some(&id) {
             self.queue_ids.remove(&queue.name);
         }
+        self.gates.remove(&queue.own);
         self.group_is_gone(queue.own);
         self.undo.push(Undo::TakeQueue(id, queue));
         true
@@ -116,6 +120,9 @@ impl Tables {
             return false;
         }
         bound.bound.push(group);
+        if let Some(gate) = &bound.gate {
+            self.gates.entry(group).or_default().insert(queue, Arc::clone(gate));
+        }
         self.undo.push(Undo::Join(group, queue));
         true
     }
@@ -128,6 +135,12 @@ impl Tables {
         }
         if let Some(bound) = self.queues.get_mut(&queue) {
             bound.bound.retain(|&other| other != group);
+        }
+        if let Entry::Occupied(mut gates) = self.gates.entry(group) {
+            gates.get_mut().remove(&queue);
+            if gates.get().is_empty() {
+                gates.remove();
+            }
         }
         let (exchange, rule) = (found.exchange, Arc::clone(&found.rule));
         if found.members.is_empty() {
