@@ -4,6 +4,8 @@
 //! their copies and the ack of the originals. Nothing here waits: where there is no room for the copies,
 //! the messages stay where they are, to be moved later.
 //!
+//! What a full queue refuses is copied by its publisher, beside the message itself.
+//!
 //! M1. The copy of a message and the ack of the original stand in one batch.
 //! M2. A message goes in a circle only if somebody rejected it on the way round.
 
@@ -22,6 +24,7 @@ use crate::{
     Durability, Error, Message, Result,
     core::Core,
     deliver::{Claim, Ready},
+    gate::Gate,
     pending::PendingAcks,
     publish::place_routed,
     queue::{NO_PLACE, Place, Queue},
@@ -69,17 +72,65 @@ impl Letter {
                 .headers(&self.headers)
         }
     }
+}
 
-    /// Where its copy goes; `None` if nowhere: then there is no copy.
-    fn route(&self, core: &Core, exchange: &str) -> Result<Option<Routed>> {
-        let routed = core.route_without(exchange, &self.key, &self.headers, false, |tables| {
-            let queues = self.not_to.iter().filter_map(|name| tables.queue(name).ok());
-            queues.collect::<Vec<QueueId>>()
-        });
-        match routed {
-            Err(Error::Unroutable { .. } | Error::NotFound { .. }) => Ok(None),
-            other => other,
+/// The copy of a message that a full queue refused, and where it goes.
+pub(crate) struct Refused<'a> {
+    exchange: &'a str,
+    key: &'a str,
+    headers: Vec<u8>,
+    pub(crate) routed: Routed,
+}
+
+impl<'a> Refused<'a> {
+    /// `None` if there is no copy: the queue wants none, or it would go nowhere.
+    ///
+    /// # Errors
+    ///
+    /// The engine ended, or numbers are used up.
+    pub(crate) fn of(core: &Core, gate: &'a Gate, message: &Message<'a>) -> Result<Option<Self>> {
+        let Some((exchange, key)) = gate.dead_letters() else { return Ok(None) };
+        let death = Death {
+            queue: gate.name(),
+            reason: Reason::MaxLength,
+            exchange: message.exchange,
+            key: message.routing_key,
+            time_us: core.clock.wall_us(),
+        };
+        let not_to = cycling(message.headers, &death);
+        let headers = with_death(message.headers, &death);
+        let key = key.unwrap_or(message.routing_key);
+        let routed = route(core, exchange, key, &headers, &not_to)?;
+        Ok(routed.map(|routed| Self { exchange, key, headers, routed }))
+    }
+
+    /// The copy.
+    pub(crate) fn message<'b>(&'b self, of: &Message<'b>) -> Message<'b> {
+        Message {
+            priority: of.priority,
+            durability: Durability::Synced,
+            ..Message::new(self.exchange, self.key, of.payload)
+                .properties(of.properties)
+                .headers(&self.headers)
         }
+    }
+}
+
+/// Where a copy goes; `None` if nowhere: then there is none.
+fn route(
+    core: &Core,
+    exchange: &str,
+    key: &str,
+    headers: &[u8],
+    not_to: &[String],
+) -> Result<Option<Routed>> {
+    let routed = core.route_without(exchange, key, headers, false, |tables| {
+        let queues = not_to.iter().filter_map(|name| tables.queue(name).ok());
+        queues.collect::<Vec<QueueId>>()
+    });
+    match routed {
+        Err(Error::Unroutable { .. } | Error::NotFound { .. }) => Ok(None),
+        other => other,
     }
 }
 
@@ -103,7 +154,8 @@ pub(crate) fn relocate(
         let (mut messages, mut targets) = (Vec::new(), Vec::new());
         for letter in &letters {
             // The engine ended, or numbers are used up: it stays as it is.
-            let Ok(target) = letter.route(core, exchange) else { return Ok(false) };
+            let Letter { key, headers, not_to, .. } = letter;
+            let Ok(target) = route(core, exchange, key, headers, not_to) else { return Ok(false) };
             if let Some(target) = target {
                 messages.push(letter.message(exchange));
                 targets.push(target);

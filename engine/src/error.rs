@@ -261,12 +261,13 @@ pub enum Error {
     /// ([`Overflow::RejectPublish`](crate::Overflow::RejectPublish)) did not get the message.
     #[error(
         "no room in {queues:?}: {}",
-        if stored.is_some() { "only other queues got it" } else { "nothing was stored" }
+        if stored.is_some() { "only other queues got it" } else { "no other queue got it" }
     )]
     QueueFull {
         /// Their names.
         queues: Vec<String>,
-        /// The confirm of the message for all other queues; `None`: it was not stored.
+        /// The confirm of the message for all other queues; `None`: there were none, and it was not
+        /// stored.
         stored: Option<Confirm>,
     },
     /// A date or a delay that no clock of 64 bits of microseconds reaches; nothing was stored.

@@ -1,4 +1,4 @@
-//! Queues that refuse what they have no room for (`reject-publish`): all others cost nothing here.
+//! Queues that refuse what they have no room for (`reject-publish`, `reject-publish-dlx`): all others cost nothing here.
 //!
 //! Owns what was placed for each such queue. In: publishes, before they are placed, and what was placed.
 //! Out: the queues that are full. A route carries the gates of its queues, if it has any.
@@ -26,6 +26,8 @@ pub(crate) struct Gate {
     name: Arc<str>,
     messages_max: u64,
     bytes_max: u64,
+    /// Exchange, and key if not their own, of what it refuses.
+    dead_letters: Option<(String, Option<String>)>,
     /// All that was placed for the queue since it was declared.
     placed: Mutex<Amount>,
     /// Found when its declaration is confirmed: until then nothing of it is settled.
@@ -44,12 +46,16 @@ impl Gate {
     /// The gate of a queue, if it has one.
     pub(crate) fn of(id: QueueId, name: &Arc<str>, options: &QueueOptions) -> Option<Arc<Self>> {
         let limited = options.messages_max.is_some() || options.bytes_max.is_some();
-        (limited && options.overflow == Overflow::RejectPublish).then(|| {
+        let refuses = options.overflow != Overflow::DropHead;
+        let dead_lettered = options.overflow == Overflow::RejectPublishDlx;
+        let exchange = options.dead_letter_exchange.clone().filter(|_| dead_lettered);
+        (limited && refuses).then(|| {
             Arc::new(Self {
                 id,
                 name: Arc::clone(name),
                 messages_max: options.messages_max.unwrap_or(u64::MAX),
                 bytes_max: options.bytes_max.unwrap_or(u64::MAX),
+                dead_letters: exchange.map(|name| (name, options.dead_letter_key.clone())),
                 placed: Mutex::default(),
                 queue: OnceLock::new(),
             })
@@ -58,6 +64,15 @@ impl Gate {
 
     fn placed(&self) -> MutexGuard<'_, Amount> {
         self.placed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where what it refuses goes instead: the exchange, and the key if it is not the message's own.
+    pub(crate) fn dead_letters(&self) -> Option<(&str, Option<&str>)> {
+        self.dead_letters.as_ref().map(|(exchange, key)| (exchange.as_str(), key.as_deref()))
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// At opening: the queue, and all that it was sent before.

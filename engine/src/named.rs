@@ -253,7 +253,7 @@ impl NamedPublisher {
     ///
     /// Numbers begin at 1 and may have gaps; one that was left out can't be used later. A number is
     /// used once the message has its place: on an error it is free. It is used too where full queues
-    /// refused the message and others got it, as its ticket says.
+    /// refused the message and others, or a dead-letter exchange, got it, as its ticket says.
     ///
     /// # Errors
     ///

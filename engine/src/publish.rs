@@ -20,6 +20,7 @@ use crate::{
     Durability, Error, Message, Result,
     append::{Appender, COPY_OUTSIDE_MIN, Extras, Need, SEQUENCE_BYTES, arena::Loan},
     core::Core,
+    dead_letter,
     gate::{self, Gate},
     message::within,
     named::Known,
@@ -95,8 +96,8 @@ impl Publisher {
     /// - [`Error::Unroutable`]: no queue would get it. An [optional](Message::optional) message is
     ///   dropped then, and its ticket is confirmed at once.
     /// - [`Error::QueueFull`]: all of its queues are full, and
-    ///   [refuse](crate::Overflow::RejectPublish) it, an optional one too. If others take it, the
-    ///   ticket says so.
+    ///   [refuse](crate::Overflow::RejectPublish) it, an optional one too. If others take it, or it
+    ///   is dead-lettered instead, the ticket says so.
     /// - [`Error::Refused`]: the exchange is internal.
     /// - [`Error::Headers`]: it comes to a headers exchange, and its headers are no table.
     /// - [`Error::TooLarge`], [`Error::Name`]: over a limit.
@@ -243,9 +244,18 @@ impl Publisher {
         loop {
             let (mut routed, mut version) = self.route_all(messages)?;
             let full = routed.full(core, messages);
+            let mut letters = Vec::new();
             if !full.is_empty() {
-                (routed, version) = self.route_past(messages, whole, &full)?;
+                (routed, version) = self.route_past(messages, whole, &full, &mut letters)?;
             }
+            let beside: Vec<Message<'_>>;
+            let messages = if letters.is_empty() {
+                messages
+            } else {
+                let copies = letters.iter().map(|letter| letter.message(&messages[0]));
+                beside = std::iter::once(messages[0]).chain(copies).collect();
+                &beside
+            };
             let records = Records { messages, routed: &routed, whole, time_us, epoch };
             let need = records.need();
             if messages.len() + whole.acks.len() > 1 {
@@ -274,7 +284,7 @@ impl Publisher {
                 known.check()?;
             }
             let dropped = messages.len() - need.messages as usize;
-            if dropped > 0 {
+            if dropped > 0 && full.is_empty() {
                 core.stats.unroutable_dropped(dropped);
                 if need.bytes == 0 {
                     let first = state.next_offset();
@@ -286,22 +296,27 @@ impl Publisher {
             let mut ticket = self.ticket(placed);
             if !full.is_empty() {
                 core.stats.refused(full.len());
+                core.stats.dead_lettered(letters.len() as u64);
+                // Its copies are dead letters like any other.
+                ticket.placed.messages = u32::from(routed.of(0).is_some());
                 ticket.refused_by = Some(gate::names(&full).into());
             }
             return Ok((ticket, lead));
         }
     }
 
-    /// The route of a message to all of its queues but those that are full.
+    /// The route of a message to all of its queues but those that are full, and those of the copies
+    /// that are made for them.
     ///
     /// # Errors
     ///
-    /// [`Error::QueueFull`] if none is left, or if it is not alone.
-    fn route_past(
+    /// [`Error::QueueFull`] if there is neither, or if it is not alone.
+    fn route_past<'a>(
         &self,
-        messages: &[Message<'_>],
+        messages: &[Message<'a>],
         whole: Whole<'_>,
-        full: &[Arc<Gate>],
+        full: &'a [Arc<Gate>],
+        letters: &mut Vec<dead_letter::Refused<'a>>,
     ) -> Result<(Routes, Option<u64>)> {
         let core = &*self.shared.core;
         let refused = || {
@@ -315,9 +330,14 @@ impl Publisher {
         let routed = core.route_without(exchange, key, headers, transient, |_| {
             full.iter().map(|gate| gate.id).collect()
         })?;
-        let routed = routed.ok_or_else(refused)?;
-        let version = routed.version;
-        Ok((Routes::One(Some(routed)), Some(version)))
+        for gate in full {
+            letters.extend(dead_letter::Refused::of(core, gate, message)?);
+        }
+        let mut all = vec![routed];
+        all.extend(letters.iter().map(|letter| Some(letter.routed.clone())));
+        // Of several versions one is not that of now, and then they are routed again.
+        let version = all.iter().flatten().map(|routed| routed.version).min();
+        Ok((Routes::Many(all), Some(version.ok_or_else(refused)?)))
     }
 
     /// Routes of all messages, under one version of the topology, if there are any.
@@ -464,7 +484,11 @@ impl<'a> Records<'a> {
             },
             due_us: message.due_us(self.time_us).unwrap_or_default(),
             expiry_us: message.expiry_us(self.time_us),
-            publisher: self.whole.numbered.map(|(known, sequence)| (known.id.0.into(), sequence)),
+            publisher: self
+                .whole
+                .numbered
+                .filter(|_| at == 0)
+                .map(|(known, sequence)| (known.id.0.into(), sequence)),
             groups: None,
             key: message.routing_key.as_bytes(),
             properties: message.properties,
@@ -586,7 +610,8 @@ impl Ticket {
         match &self.refused_by {
             None => Ok(confirm),
             Some(queues) => {
-                Err(Error::QueueFull { queues: queues.to_vec(), stored: Some(confirm) })
+                let stored = (confirm.messages > 0).then_some(confirm);
+                Err(Error::QueueFull { queues: queues.to_vec(), stored })
             }
         }
     }
@@ -611,7 +636,7 @@ impl Ticket {
     /// again the message may be there or not. [`Error::OutOfSpace`], only with `WhenFull::Fail`: it
     /// is still on its way, and goes on when there is space; wait again. [`Error::QueueFull`]: full
     /// queues [refused](crate::Overflow::RejectPublish) it, and all others have it, as durably as
-    /// if it was confirmed; published again, they get it again.
+    /// if it was confirmed, and so have dead-letter exchanges; published again, they get it again.
     pub fn wait(&self) -> Result<Confirm> {
         let Some(number) = self.number() else { return self.outcome(Ok(())) };
         let core = &*self.shared.core;

@@ -48,8 +48,12 @@ pub enum Overflow {
     /// queues that a message finds is a route of its own in the log: meant for a few such queues per
     /// exchange, not for hundreds.
     RejectPublish,
-    /// As `RejectPublish`, and the message is dead-lettered. `reject-publish-dlx`. Kept and compared,
-    /// but not acted upon yet: such a queue takes everything.
+    /// As `RejectPublish`, and the message is dead-lettered, for the reason `maxlen`, if the queue has
+    /// a dead-letter exchange that leads anywhere. `reject-publish-dlx`.
+    ///
+    /// The copy is in the batch of the message, durable when the publisher is told; with it the
+    /// message may not be larger than [`transaction_bytes_max`](crate::Config::transaction_bytes_max).
+    /// Of batches and transactions nothing is stored, and so nothing is dead-lettered.
     RejectPublishDlx,
 }
 

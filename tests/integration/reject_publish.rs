@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use fanlog::{
     Confirm, Durability, Engine, Error, ErrorKind, ExchangeKind, Message, Overflow, QueueOptions,
-    Result,
+    Result, Table, TableRef, Value,
 };
 
-use crate::support::{Machine, consume, next, publish, ready, settle, sound, threaded, unacked};
+use crate::support::{
+    Machine, consume, next, publish, ready, settle, sound, text, threaded, unacked,
+};
 
 fn options(messages: Option<u64>, bytes: Option<u64>) -> QueueOptions {
     QueueOptions {
@@ -314,4 +316,106 @@ fn of_many_threads_each_puts_one_message_too_many_at_the_most() {
     assert!((50..54).contains(&taken), "{taken}");
     assert_eq!(engine.queue("small").unwrap().messages, taken as u64);
     assert_eq!(engine.stats().refused_messages, 400 - taken as u64);
+}
+
+/// As [`with_two`], and what `small` refuses goes to `dead`.
+fn with_dead() -> (Machine, Engine) {
+    let machine = Machine::new();
+    let engine = machine.open();
+    for exchange in ["all", "dlx"] {
+        engine.declare_exchange(exchange, ExchangeKind::Fanout).unwrap();
+    }
+    let dead = QueueOptions {
+        overflow: Overflow::RejectPublishDlx,
+        dead_letter_exchange: Some("dlx".to_owned()),
+        dead_letter_key: Some("gone".to_owned()),
+        ..options(Some(2), None)
+    };
+    engine.declare_queue_with("small", &dead).unwrap();
+    for (queue, exchange) in [("small", "all"), ("large", "all"), ("dead", "dlx")] {
+        if queue != "small" {
+            engine.declare_queue(queue).unwrap();
+        }
+        engine.bind(queue, exchange, "").unwrap();
+    }
+    (machine, engine)
+}
+
+#[test]
+fn what_is_refused_is_dead_lettered_in_the_batch_of_the_message() {
+    let (machine, engine) = with_dead();
+    for payload in [b"0", b"1"] {
+        to_all(&engine, payload).unwrap();
+    }
+    let headers = Table::new().with("mine", 7_i32);
+    let message = Message {
+        priority: 3,
+        ..Message::new("all", "k", b"2").properties(b"props").headers(headers.as_bytes())
+    };
+    let batches = engine.stats().batches;
+    let refused = refusal(engine.publisher().publish_confirmed(&message));
+    let stored = refused.1.unwrap();
+    assert_eq!((stored.messages, engine.stats().batches - batches), (1, 1));
+    for engine in [machine.power_cut().open(), engine] {
+        assert_eq!(unacked(&engine, "small"), ["0", "1"]);
+        assert_eq!(unacked(&engine, "large"), ["0", "1", "2"]);
+        let letter = next(&consume(&engine, "dead", 1));
+        assert_eq!(letter.offset().0, stored.first_offset.0 + 1);
+        assert_eq!(
+            (letter.payload(), letter.properties(), letter.priority()),
+            (&b"2"[..], &b"props"[..], 3)
+        );
+        assert_eq!((text(letter.routing_key()), &*letter.exchange()), ("gone".to_owned(), "dlx"));
+        let headers = TableRef::new(letter.headers()).unwrap();
+        assert_eq!(headers.get("mine"), Some(Value::I32(7)));
+        let first = ["x-first-death-queue", "x-first-death-reason", "x-first-death-exchange"];
+        let first = first.map(|key| headers.get(key).and_then(Value::as_text).unwrap());
+        assert_eq!(first, ["small", "maxlen", "all"]);
+        sound(&engine);
+    }
+}
+
+#[test]
+fn with_no_other_queue_only_the_copy_is_stored() {
+    let (machine, engine) = with_dead();
+    for payload in [b"0", b"1"] {
+        publish(&engine, "small", payload);
+    }
+    let ticket = engine.publisher().publish(&Message::new("", "small", b"2")).unwrap();
+    assert_eq!(refusal(ticket.wait()), of_small(None));
+    let meter = engine.declare_publisher("meter").unwrap();
+    let numbered = Message::new("", "small", b"3");
+    assert_eq!(refusal(meter.publish(1, &numbered).unwrap().wait()), of_small(None));
+    assert!(meter.publish(1, &numbered).unwrap().is_repeat());
+    let stats = engine.stats();
+    assert_eq!((stats.dead_lettered_messages, stats.refused_messages), (2, 2));
+    assert_eq!((stats.unroutable_messages, stats.unroutable_dropped), (0, 0));
+    sound(&engine);
+    let engine = machine.killed().open();
+    assert_eq!(
+        (unacked(&engine, "small"), unacked(&engine, "dead")),
+        (vec!["0".to_owned(), "1".to_owned()], vec!["2".to_owned(), "3".to_owned()],)
+    );
+    assert_eq!(engine.named_publisher("meter").unwrap().last_sequence(), 1);
+    sound(&engine);
+}
+
+#[test]
+fn without_a_way_for_the_copy_or_in_a_batch_it_is_refused_as_without_one() {
+    let (_machine, engine) = with_dead();
+    for payload in [b"0", b"1"] {
+        publish(&engine, "small", payload);
+    }
+    let message = Message::new("", "small", b"x");
+    assert_eq!(refusal(engine.publisher().publish_batch(&[message; 2])), of_small(None));
+    engine.unbind("dead", "dlx", "").unwrap();
+    assert_eq!(refusal(engine.publisher().publish(&message)), of_small(None));
+    // In a circle.
+    engine.bind("small", "dlx", "").unwrap();
+    assert_eq!(refusal(engine.publisher().publish(&message)), of_small(None));
+    engine.delete_exchange("dlx").unwrap();
+    assert_eq!(refusal(engine.publisher().publish(&message)), of_small(None));
+    assert_eq!((unacked(&engine, "small").len(), unacked(&engine, "dead").len()), (2, 0));
+    assert_eq!(engine.stats().dead_lettered_messages, 0);
+    sound(&engine);
 }
