@@ -37,6 +37,9 @@ pub struct Report {
     pub queues: u64,
     /// Bytes of files read.
     pub bytes: u64,
+    /// Segments of which it is not known how much of them is acked, as something in them is damaged or
+    /// was: they are kept, and counted anew when the store is opened again.
+    pub uncounted: u64,
     /// Torn tails: not damage; opening the store for writing cuts them.
     pub cuts: Vec<Cut>,
     /// What is damaged, or does not agree.
@@ -230,6 +233,7 @@ fn check_order(core: &Core, segments: &[Arc<Segment>], report: &mut Report) {
 /// Recounts what is outstanding in a segment by looking at every message in it.
 fn check_count(core: &Core, segment: &Arc<Segment>, report: &mut Report) -> Result<()> {
     let _settled = core.keeper.settle(core);
+    report.uncounted += u64::from(!segment.is_empty() && !core.ledger().is_counted(segment.id()));
     let compared = core.ledger().miscount(&core.log, segment);
     if let Some(Some((counted, found))) = note(compared, report)? {
         report.problems.push(Problem {

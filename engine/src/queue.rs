@@ -37,7 +37,7 @@ pub(crate) struct Dirty {
     /// All that was acked or purged, written or not: what the ledger will count as acked.
     settled: Amount,
     /// Acks that transactions write, not known to be confirmed yet.
-    committing: Vec<Committing>,
+    committing: OnDemand<Vec<Committing>>,
     /// The lease that delivery wants: everything below may be handed out.
     lease: Option<Offset>,
     /// How often messages that came back were handed out, where that is not written yet.
@@ -90,8 +90,8 @@ pub(crate) struct Queue {
     pub(crate) sleepers: Sleepers,
     /// Somebody waits until a lease or a delivery count of its own is in the log.
     awaits_log: AtomicBool,
-    /// It is on the list of queues whose consumers are looked at.
-    watched: AtomicBool,
+    /// When its consumers are looked at next.
+    look_due: AtomicU64,
     gone: AtomicBool,
 }
 
@@ -117,7 +117,7 @@ impl Queue {
             dispatch: Mutex::default(),
             sleepers: Sleepers::default(),
             awaits_log: AtomicBool::new(false),
-            watched: AtomicBool::new(false),
+            look_due: AtomicU64::new(0),
             gone: AtomicBool::new(false),
         }
     }
@@ -221,7 +221,9 @@ impl Queue {
         // What a transaction acks is counted by its own record, which may come after this one in
         // the log, or never: until then it is not the purge's.
         dirty.forget_committed(confirmed);
-        for (start, end) in dirty.committing.iter().flat_map(|one| one.acks.runs()) {
+        for (start, end) in
+            dirty.committing.get().into_iter().flatten().flat_map(|one| one.acks.runs())
+        {
             kept.insert(start, end);
         }
         dirty.settled = dirty.settled.plus(dropped);
@@ -243,7 +245,7 @@ impl Queue {
             acks.insert(claim.offset.0, claim.offset.0 + 1);
             dirty.settled = dirty.settled.plus(claim.amount());
         }
-        dirty.committing.push(Committing { place: Arc::clone(place), acks });
+        dirty.committing.make().push(Committing { place: Arc::clone(place), acks });
     }
 
     /// Undoes [`Queue::commit_begins`]: the transaction got no place.
@@ -252,7 +254,9 @@ impl Queue {
         for claim in claims {
             dirty.settled = dirty.settled.less(claim.amount());
         }
-        dirty.committing.retain(|one| !Arc::ptr_eq(&one.place, place));
+        if let Some(committing) = dirty.committing.get_mut() {
+            committing.retain(|one| !Arc::ptr_eq(&one.place, place));
+        }
     }
 
     /// All that was acked or purged, written or not.
@@ -279,9 +283,9 @@ impl Queue {
         self.enlist(dirty, list).1
     }
 
-    /// Takes note whether the queue's consumers are looked at; returns whether they were.
-    pub(crate) fn set_watched(&self, watched: bool) -> bool {
-        self.watched.swap(watched, Ordering::SeqCst)
+    /// When the queue's consumers are looked at next, in nanoseconds; 0: they are not.
+    pub(crate) fn look_due(&self) -> &AtomicU64 {
+        &self.look_due
     }
 
     /// Says, before it looks, that somebody is going to wait for something to be in the log.
@@ -379,9 +383,10 @@ impl Queue {
 impl Dirty {
     /// Forgets transactions whose batch, below `confirmed`, is confirmed: the ledger has their acks.
     fn forget_committed(&mut self, confirmed: u64) {
-        self.committing.retain(|one| one.place.load(Ordering::Acquire) >= confirmed);
-        if self.committing.is_empty() {
-            self.committing = Vec::new();
+        let Some(committing) = self.committing.get_mut() else { return };
+        committing.retain(|one| one.place.load(Ordering::Acquire) >= confirmed);
+        if committing.is_empty() {
+            self.committing.forget();
         }
     }
 }

@@ -112,5 +112,5 @@ fn every_operation_may_be_the_last() {
     // One on a disk that reserves written blocks, one where they have to be filled.
     cut_everywhere(7, &common);
     let filled = [&common[..], &[P::FreeZeros, P::SegmentCreate]].concat();
-    cut_everywhere(10, &filled);
+    cut_everywhere(28, &filled);
 }

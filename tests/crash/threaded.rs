@@ -450,5 +450,5 @@ fn power_fails_while_batches_that_found_no_space_are_written_again() {
     assert_none(&failures);
     let (again, together) = (again.into_inner(), together.into_inner());
     println!("{again} batches were written again");
-    assert!(again > 20 && together == 2, "{again} {together}");
+    assert!(again > 20 && together >= 2, "{again} {together}");
 }

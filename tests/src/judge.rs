@@ -67,6 +67,9 @@ pub fn compare(engine: &Engine, model: &mut Model, bounds: Bounds) -> Result<See
             problem.text
         ));
     }
+    if report.uncounted > 0 {
+        return Err(format!("{} segments are not counted", report.uncounted));
+    }
     Ok(seen)
 }
 

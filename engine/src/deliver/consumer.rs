@@ -81,7 +81,7 @@ impl Consumer {
         if queue.is_gone() {
             return Err(Error::NotFound { what: "queue", name: queue.name.to_string() });
         }
-        let roster = &mut dispatch.make().roster;
+        let roster = dispatch.make().roster.make();
         let mut tag = options.tag.clone();
         while tag.is_empty() || options.tag.is_empty() && roster.has(&tag) {
             tag = format!("consumer-{}", core.stats.next_consumer());
@@ -89,8 +89,8 @@ impl Consumer {
         roster.check(&queue.name, &tag, options.exclusive)?;
         let shared = Arc::new(ConsumerShared::new(core, queue, tag, options));
         roster.join(Arc::clone(&shared));
-        drop(dispatch);
         overdue::watch(core, queue);
+        drop(dispatch);
         Ok(Self { shared })
     }
 

@@ -78,9 +78,9 @@ impl Getter {
         let shared = ConsumerShared::new(core, queue, TAG.to_owned(), &options);
         let shared = Arc::new(shared.for_one());
         let mut dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
-        dispatch.make().getters.push(Arc::clone(&shared));
-        drop(dispatch);
+        dispatch.make().getters.make().push(Arc::clone(&shared));
         overdue::watch(core, queue);
+        drop(dispatch);
         Self { shared, announced: false }
     }
 
@@ -93,10 +93,11 @@ impl Getter {
         let has_mail = getter.hand().has_mail();
         if !has_mail {
             dispatch_made.shorten(&getter.core, &getter.queue)?;
-            let Dispatch { source, roster, leaving, .. } = dispatch_made;
+            let alone = dispatch_made.consumers() == 0;
+            let Dispatch { source, leaving, .. } = dispatch_made;
             let limits = Limits::of(getter.queue.options());
             let next = next_to_deal(&getter.core, &getter.queue, source, leaving, limits)?;
-            if roster.is_empty() {
+            if alone {
                 source.rest();
             }
             match next {

@@ -246,7 +246,7 @@ pub(crate) fn trim(core: &Core, queue: &Arc<Queue>) -> Result<(usize, Option<u64
     }
     let (expired, next_us) = dispatch.expire(core, queue)?;
     let dropped = dispatch.shorten(core, queue)?;
-    if dispatch.roster.is_empty() {
+    if dispatch.consumers() == 0 {
         dispatch.source.rest();
     }
     Ok((expired + dropped, next_us))

@@ -70,25 +70,27 @@ const DEAL_MAX: usize = 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Dispatch {
     source: Source,
-    roster: Roster,
+    /// Given up when the last consumer goes.
+    roster: OnDemand<Roster>,
     /// Who has a message without being a consumer.
-    getters: Vec<Arc<ConsumerShared>>,
+    getters: OnDemand<Vec<Arc<ConsumerShared>>>,
     leaving: OnDemand<Leaving>,
 }
 
 impl Dispatch {
     pub(crate) fn consumers(&self) -> usize {
-        self.roster.len()
+        self.roster.get().map_or(0, Roster::len)
     }
 
     /// The tag of the one consumer that is dealt to, where the others wait for it to go.
     pub(crate) fn active(&self) -> Option<String> {
-        self.roster.active().map(|consumer| consumer.tag.to_string())
+        self.roster.get()?.active().map(|consumer| consumer.tag.to_string())
     }
 
     /// Whoever may have messages.
     fn holders(&self) -> impl Iterator<Item = &Arc<ConsumerShared>> {
-        self.roster.iter().chain(&self.getters)
+        let consumers = self.roster.get().into_iter().flat_map(Roster::iter);
+        consumers.chain(self.getters.get().into_iter().flatten())
     }
 
     /// In somebody's inbox or hands: delivered, not acked.
@@ -128,15 +130,24 @@ impl Dispatch {
             self.give_back(ready.claim());
         }
         // They are kept here and keep the queue: what they have is settled no more.
-        self.getters = Vec::new();
+        self.getters.forget();
         let leaving = self.leaving.get().map(Leaving::handed_out_end).unwrap_or_default();
         (end.max(self.source.handed_out_end()).max(leaving), counts)
     }
 
     fn leave(&mut self, consumer: &ConsumerShared) {
-        self.roster.leave(consumer);
-        self.getters.retain(|getter| !std::ptr::eq(Arc::as_ptr(getter), consumer));
-        if self.roster.is_empty() {
+        if let Some(getters) = self.getters.get_mut() {
+            getters.retain(|getter| !std::ptr::eq(Arc::as_ptr(getter), consumer));
+            if getters.is_empty() {
+                self.getters.forget();
+            }
+        }
+        if let Some(roster) = self.roster.get_mut() {
+            roster.leave(consumer);
+        }
+        if self.consumers() == 0 {
+            // There may be very many queues that nobody consumes from now.
+            self.roster.forget();
             self.source.rest();
         }
     }
@@ -156,6 +167,7 @@ pub(crate) fn deal(core: &Core, queue: &Arc<Queue>) -> Result<()> {
     let dispatch = dispatch.make();
     dispatch.shorten(core, queue)?;
     let Dispatch { source, roster, leaving, .. } = dispatch;
+    let Some(roster) = roster.get_mut() else { return Ok(()) };
     let limits = Limits::of(queue.options());
     let single = queue.options().single_active_consumer;
     roster.deal(single, DEAL_MAX, || match next_to_deal(core, queue, source, leaving, limits)? {

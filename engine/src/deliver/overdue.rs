@@ -4,11 +4,12 @@
 //! what it allows. In: time, from the keeper. No message has a timer: a look notes how far its
 //! consumer was by then, so the next ones know how long the oldest is held, at the least.
 //!
-//! V1. A queue with a time-out in which anybody may hold a message is on the list.
+//! V1. A queue with a time-out in which anybody may hold a message is on the list, under the time
+//!     that it notes. That is so whenever its dispatch lock is given back.
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -27,23 +28,23 @@ const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(10);
 /// Queues with consumers, by when they are looked at.
 #[derive(Debug, Default)]
 pub(crate) struct Overdue {
-    list: Mutex<BTreeMap<(Duration, QueueId), Arc<Queue>>>,
+    list: Mutex<BTreeMap<(u64, QueueId), Arc<Queue>>>,
 }
 
 impl Overdue {
-    fn list(&self) -> MutexGuard<'_, BTreeMap<(Duration, QueueId), Arc<Queue>>> {
+    fn list(&self) -> MutexGuard<'_, BTreeMap<(u64, QueueId), Arc<Queue>>> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// When the next look is due.
     pub(crate) fn next_look(&self) -> Option<Duration> {
-        self.list().first_key_value().map(|(&(due, _), _)| due)
+        self.list().first_key_value().map(|(&(due, _), _)| Duration::from_nanos(due))
     }
 
     /// Takes a queue whose time has come.
     fn take(&self, now: Duration) -> Option<Arc<Queue>> {
         let mut list = self.list();
-        let due = list.first_entry().filter(|entry| entry.key().0 <= now)?;
+        let due = list.first_entry().filter(|entry| entry.key().0 <= nanos(now))?;
         Some(due.remove())
     }
 }
@@ -54,18 +55,28 @@ fn limit(queue: &Queue) -> Option<Duration> {
     (limit != Duration::MAX).then_some(limit)
 }
 
-/// Somebody may hold messages of the queue from here on: it is looked at.
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Somebody may hold messages of the queue from here on: it is looked at. The caller has its dispatch
+/// lock.
 pub(super) fn watch(core: &Core, queue: &Arc<Queue>) {
-    if let Some(limit) = limit(queue)
-        && !queue.set_watched(true)
-    {
-        enlist(core, queue, limit);
+    let Some(limit) = limit(queue) else { return };
+    if queue.look_due().load(Ordering::Relaxed) == 0 {
+        let wait = (limit / LOOKS).max(LOOK_INTERVAL_MIN);
+        let due = nanos(core.clock.now().saturating_add(wait));
+        queue.look_due().store(due, Ordering::Relaxed);
+        core.overdue.list().insert((due, queue.id), Arc::clone(queue));
     }
 }
 
-fn enlist(core: &Core, queue: &Arc<Queue>, limit: Duration) {
-    let due = core.clock.now().saturating_add((limit / LOOKS).max(LOOK_INTERVAL_MIN));
-    core.overdue.list().insert((due, queue.id), Arc::clone(queue));
+/// Nobody holds messages of the queue: there is nothing to look at. The caller has its dispatch lock.
+pub(super) fn forget(core: &Core, queue: &Queue) {
+    let due = queue.look_due().swap(0, Ordering::Relaxed);
+    if due > 0 {
+        core.overdue.list().remove(&(due, queue.id));
+    }
 }
 
 /// Looks at the queues whose time has come. Says whether any consumer was overdue.
@@ -75,14 +86,12 @@ pub(crate) fn step(core: &Core) -> bool {
     while let Some(queue) = core.overdue.take(now) {
         let Some(limit) = limit(&queue) else { continue };
         any |= look(&queue, now, limit);
-        // Before the look whether anybody is there: who comes later lists it again.
-        queue.set_watched(false);
         let dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = dispatch.get().is_some_and(|dispatch| dispatch.holders().next().is_some());
-        drop(dispatch);
-        if held && !queue.set_watched(true) {
-            enlist(core, &queue, limit);
+        forget(core, &queue);
+        if dispatch.get().is_some_and(|dispatch| dispatch.holders().next().is_some()) {
+            watch(core, &queue);
         }
+        drop(dispatch);
     }
     any
 }

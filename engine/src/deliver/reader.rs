@@ -154,7 +154,7 @@ pub(crate) struct Reader {
 
 impl Reader {
     /// Readers that start at the queue's ack floor, one for each level, the lowest first.
-    pub(super) fn of_levels(queue: &Queue) -> Vec<Self> {
+    pub(super) fn of_levels(queue: &Queue) -> Box<[Self]> {
         Level::all(queue).map(|level| Self { level, ..Self::new(queue) }).collect()
     }
 

@@ -37,10 +37,6 @@ impl Roster {
         self.consumers.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.consumers.is_empty()
-    }
-
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<ConsumerShared>> {
         self.consumers.iter()
     }

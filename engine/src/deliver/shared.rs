@@ -11,7 +11,9 @@ use std::{
 
 use event_listener::{Event, EventListener};
 
-use super::{Cancellation, Claim, ConsumerOptions, DeliveryTag, Dispatch, Ready, hand::Hand};
+use super::{
+    Cancellation, Claim, ConsumerOptions, DeliveryTag, Dispatch, Ready, hand::Hand, overdue,
+};
 use crate::{Ack, Error, Result, core::Core, lifetime, queue::Queue};
 
 /// The part of a consumer that its queue and its deliveries share.
@@ -312,6 +314,9 @@ impl ConsumerShared {
             dispatch.give_back(ready.claim());
         }
         dispatch.leave(self);
+        if dispatch.holders().next().is_none() {
+            overdue::forget(&self.core, &self.queue);
+        }
         drop(guard);
         self.queue.sleepers.wake_one();
         if !self.for_one {

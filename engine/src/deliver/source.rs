@@ -6,7 +6,7 @@ use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 use fanlog_segment_format::Offset;
 
 use super::{Claim, Reader, Ready};
-use crate::{Result, core::Core, queue::Queue};
+use crate::{Result, core::Core, on_demand::OnDemand, queue::Queue};
 
 /// Messages that a lease covers at the most.
 const LEASE_MESSAGES: u64 = 1024;
@@ -24,9 +24,9 @@ pub(super) enum Next {
 #[derive(Debug, Default)]
 pub(super) struct Source {
     /// By level, the lowest first; made when the first message is asked for.
-    readers: Vec<Reader>,
+    readers: Box<[Reader]>,
     /// The highest level first, and in each in the order of the log.
-    returned: BTreeMap<(Reverse<u8>, Offset), Claim>,
+    returned: OnDemand<BTreeMap<(Reverse<u8>, Offset), Claim>>,
     /// The lease asked for and not granted yet.
     wanted: Option<Offset>,
     /// Where the last lease was asked for, and messages dealt since: how sparse the queue is.
@@ -45,12 +45,13 @@ impl Source {
         // There is a reader: somebody had it.
         let max = self.readers.len().saturating_sub(1);
         let level = claim.priority.min(u8::try_from(max).unwrap_or(u8::MAX));
-        self.returned.insert((Reverse(level), claim.offset), claim);
+        self.returned.make().insert((Reverse(level), claim.offset), claim);
     }
 
     /// One past the last message that came back after it was handed out.
     pub(super) fn handed_out_end(&self) -> Offset {
-        let flagged = self.returned.values().filter(|claim| claim.earlier.any());
+        let returned = self.returned.get().into_iter().flat_map(BTreeMap::values);
+        let flagged = returned.filter(|claim| claim.earlier.any());
         flagged.map(|claim| claim.offset.next()).max().unwrap_or_default()
     }
 
@@ -61,7 +62,7 @@ impl Source {
 
     /// All before `offset` was dropped.
     pub(super) fn skip_to(&mut self, queue: &Queue, offset: Offset) {
-        self.returned.clear();
+        self.returned.forget();
         self.begin(queue);
         for reader in &mut self.readers {
             reader.skip_to(offset);
@@ -84,9 +85,21 @@ impl Source {
         levels.map(ready_in).collect()
     }
 
+    /// What came back is no longer here.
+    fn take_back(&mut self, level: u8, offset: Offset) {
+        if let Some(returned) = self.returned.get_mut() {
+            returned.remove(&(Reverse(level), offset));
+            if returned.is_empty() {
+                self.returned.forget();
+            }
+        }
+    }
+
     fn returned_in(&self, level: u8) -> impl Iterator<Item = (Offset, &Claim)> {
         let level = Reverse(level);
-        let returned = self.returned.range((level, Offset(0))..=(level, Offset(u64::MAX)));
+        let range = (level, Offset(0))..=(level, Offset(u64::MAX));
+        let returned =
+            self.returned.get().into_iter().flat_map(move |all| all.range(range.clone()));
         returned.map(|((_, offset), claim)| (*offset, claim))
     }
 
@@ -141,7 +154,7 @@ impl Source {
     ) -> Result<Option<Claim>> {
         let (first, due) = self.first_in(at, core, queue)?;
         if let Some(claim) = first {
-            self.returned.remove(&(Reverse(u8::try_from(at).unwrap_or(u8::MAX)), claim.offset));
+            self.take_back(u8::try_from(at).unwrap_or(u8::MAX), claim.offset);
             return Ok(Some(claim));
         }
         let reader = &mut self.readers[at];
@@ -177,14 +190,14 @@ impl Source {
     fn next_in(&mut self, at: usize, core: &Core, queue: &Arc<Queue>) -> Result<Next> {
         let reader = &mut self.readers[at];
         let due = reader.peek_due(core, queue)?;
-        if !self.returned.is_empty() {
+        if self.returned.get().is_some() {
             let level = u8::try_from(at).unwrap_or(u8::MAX);
             let first = self.returned_in(level).next().map(|(first, claim)| (first, *claim));
             if let Some((first, claim)) = first
                 && due.is_none_or(|due| first < due)
             {
                 let ready = claim.read(core)?;
-                self.returned.remove(&(Reverse(level), first));
+                self.take_back(level, first);
                 return Ok(Next::Message(ready));
             }
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fanlog_segment_format::Offset;
+use fanlog_segment_format::{Offset, SegmentId};
 
 use super::{
     Ledger, count,
@@ -99,6 +99,11 @@ impl Ledger {
         state.acked = sent.less(depth);
         let missing = depth.less(sent);
         state.left = state.left.plus(missing);
+    }
+
+    /// Whether the count of a segment says anything. One that has no batch yet has none.
+    pub(crate) fn is_counted(&self, id: SegmentId) -> bool {
+        self.live.of(id).is_none_or(|count| !count.uncounted)
     }
 
     /// What is counted as outstanding in a segment, and what there is, if they do not agree.
