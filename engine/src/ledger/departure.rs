@@ -22,13 +22,37 @@ pub(crate) struct Departure {
     kept: Vec<u64>,
     members: Vec<MemberEntry>,
     parts: Vec<Part>,
+    /// By where a segment that goes on past `to` starts: what its part has of acks at or past `to`,
+    /// which may stand in the log before this. `None` where that can't be told.
+    beyond: Vec<(Offset, Option<Amount>)>,
 }
 
 impl Departure {
     /// Everything before `to` that the queue has not acked, but what is `kept`.
     pub(super) fn of(state: &QueueLedger, to: Offset, kept: Vec<u64>) -> Self {
         let (members, parts) = (state.members.clone(), state.parts.clone());
-        Self { floor: state.floor(), to, kept, members, parts }
+        Self { floor: state.floor(), to, kept, members, parts, beyond: Vec::new() }
+    }
+
+    /// The same of a queue that stays, and may have acked messages past `to` by now.
+    pub(super) fn of_purge(state: &QueueLedger, to: Offset, kept: Vec<u64>, log: &Log) -> Self {
+        let mut departure = Self::of(state, to, kept);
+        if state.acks.end() > to.0 {
+            let acked = |offset| offset >= to.0 && state.acks.contains(offset);
+            for segment in log.segments() {
+                if departure.concerns(&segment) && departure.reaches_beyond(&segment) {
+                    let found = count::routed_if(log, &segment, &departure.members, acked);
+                    departure.beyond.push((segment.first_offset(), found.ok()));
+                }
+            }
+        }
+        departure
+    }
+
+    fn acked_beyond(&self, segment: &Segment) -> Option<Amount> {
+        let first = segment.first_offset();
+        let found = self.beyond.iter().find(|one| one.0 == first);
+        found.map_or(Some(Amount::default()), |one| one.1)
     }
 
     pub(super) fn kept(&self) -> &[u64] {
@@ -77,7 +101,7 @@ impl Departure {
             return None;
         }
         let routed = count::routed(log, segment, &self.members, self.to).ok()?;
-        Some(How::Acked(routed.less(kept)))
+        Some(How::Acked(routed.less(kept).plus(self.acked_beyond(segment)?)))
     }
 
     /// How much all of them together are to be counted off in each segment; `None` where it can't be
@@ -109,7 +133,7 @@ impl Departure {
             part => {
                 let routed = count::routed(log, segment, &self.members, self.to).ok()?;
                 let acked = match part {
-                    Some(How::Acked(acked)) => acked,
+                    Some(How::Acked(acked)) => acked.less(self.acked_beyond(segment)?),
                     _ => Amount::default(),
                 };
                 (routed.messages >= acked.messages).then(|| routed.less(acked))?

@@ -556,7 +556,7 @@ impl Ledger {
             .flat_map(|(start, end)| start..end.min(to.0))
             .filter(|&offset| !state.acks.contains(offset))
             .collect();
-        let departure = Departure::of(&state, to, kept);
+        let departure = Departure::of_purge(&state, to, kept, log);
         for (first, how) in departure.parts_left(log) {
             match how {
                 Some(how) => state.set_part(first, how),
