@@ -13,10 +13,9 @@ fn messages() -> u64 {
     sized(300_000, 10_000_000)
 }
 
-/// Segments that may stand beside twice the live bytes: the active one, those that are ready (eight,
-/// as what is unconfirmed takes more than one of these small ones) or wait for two checkpoints, and
-/// what is let be.
-const FEW_SEGMENTS: u64 = 11;
+/// Segments that may stand beside twice the live bytes: the active one, what is let be, and those
+/// that are ready, up to nine of these small ones: the reserve and two more.
+const FEW_SEGMENTS: u64 = 13;
 
 fn check(flow: &Flow, queues: &[&str]) {
     let _alone = alone();
