@@ -39,8 +39,8 @@ fn config() -> Config {
 /// What became of the messages of one publisher, in order.
 type Fates = Vec<(Id, Fate)>;
 
-/// What one consumer did with a message.
-type Deeds = Vec<(Id, Acked)>;
+/// What one consumer did with a message, and the offset that it came at.
+type Deeds = Vec<(Id, u64, Acked)>;
 
 /// What a run leaves.
 struct Run {
@@ -145,6 +145,7 @@ fn consume(
                 Err(error) => return Err(format!("receive from {queue}: {error}")),
             };
             let id = model.recognise(delivery.payload())?;
+            let offset = delivery.offset().0;
             match random.below(20) {
                 0..2 => drop(delivery),
                 2 => {
@@ -158,11 +159,11 @@ fn consume(
                         Ok(()) | Err(Error::Poisoned { .. }) => Acked::Asked,
                         Err(error) => return Err(format!("ack of {id}: {error}")),
                     };
-                    deeds.push((id, acked));
+                    deeds.push((id, offset, acked));
                     continue;
                 }
             }
-            deeds.push((id, Acked::No));
+            deeds.push((id, offset, Acked::No));
         }
     }
 }
@@ -318,11 +319,17 @@ impl Run {
         }
         for (queue, deeds) in deeds {
             let queue = usize::from(queue == "b");
-            for (id, acked) in deeds {
-                if !matches!(self.model.sent[id].fate, Fate::Confirmed(_)) {
-                    let fate = self.model.sent[id].fate;
-                    self.problems.push(format!("message {id} was delivered, its fate: {fate:?}"));
-                    continue;
+            for (id, offset, acked) in deeds {
+                match self.model.sent[id].fate {
+                    // Only what may be confirmed is handed out. Power failed before its publisher
+                    // was told: it has to be there as if it had been.
+                    Fate::Pending => self.model.sent[id].fate = Fate::Confirmed(offset),
+                    Fate::Confirmed(confirmed) if confirmed == offset => {}
+                    fate => {
+                        let came = format!("message {id} came at {offset}, its fate: {fate:?}");
+                        self.problems.push(came);
+                        continue;
+                    }
                 }
                 let Some(entry) = self.model.queues[queue].entries.get_mut(&id) else {
                     self.problems.push(format!("message {id} was delivered to the wrong queue"));
