@@ -4,22 +4,23 @@
 //! confirmed or the store is opened. A round looks at each, ten times a second.
 //!
 //! L1. A queue with a limit of time or size is on the list from the confirm of its declaration to
-//!     that of its deletion; one without, from the confirm of a message with a time of its own until
-//!     it is found empty.
+//!     that of its deletion; one without, from the round after the confirm of a message with a time
+//!     of its own until it is found empty.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashSet},
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use fanlog_segment_format::{BatchNumber, QueueId, RouteId};
+use fanlog_segment_format::{QueueId, RouteId};
 
 use crate::{
     core::Core,
     deliver::{self, Dispatch},
     lifetime,
+    log::index::BatchIndex,
     queue::Queue,
 };
 
@@ -47,9 +48,8 @@ struct List {
     behind: Option<QueueId>,
     /// When the last round ended.
     ended_at: Option<Duration>,
-    /// Routes that messages with a time of their own were published to, and the last batch with
-    /// such.
-    expiring: HashMap<RouteId, BatchNumber>,
+    /// Routes of confirmed messages with a time of their own; their queues are not on the list yet.
+    expiring: HashSet<RouteId>,
 }
 
 /// The queues with limits.
@@ -77,22 +77,17 @@ impl Limits {
         self.list().queues.remove(&queue.id);
     }
 
-    /// Takes note of a message with a time of its own.
-    pub(crate) fn expires(&self, route: RouteId, batch: BatchNumber) {
-        self.list().expiring.insert(route, batch);
+    /// Takes note of the messages of a confirmed batch that have a time of their own.
+    pub(crate) fn confirmed(&self, index: &BatchIndex) {
+        let expiring = index.expiring_routes();
+        if !expiring.is_empty() {
+            self.list().expiring.extend(expiring);
+        }
     }
 
     /// Puts queues on the list, for as long as they are not empty, that got such messages.
     fn watch_expiring(&self, core: &Core) {
-        let confirmed = core.confirms.finished();
-        let mut routes = Vec::new();
-        self.list().expiring.retain(|&route, batch| {
-            let waits = batch.0 >= confirmed;
-            if !waits {
-                routes.push(route);
-            }
-            waits
-        });
+        let routes = std::mem::take(&mut self.list().expiring);
         for route in routes {
             let groups = core.log.route_groups(route);
             let queues = core.ledger().holders_of(groups.as_deref().unwrap_or_default());
@@ -117,7 +112,7 @@ impl Limits {
     pub(crate) fn next_round(&self) -> Option<Duration> {
         let list = self.list();
         let due = list.ended_at.map_or(Duration::ZERO, |ended| ended + ROUND);
-        (!list.queues.is_empty()).then_some(due)
+        (!list.queues.is_empty() || !list.expiring.is_empty()).then_some(due)
     }
 
     /// The next queues of a round; none at its end.
@@ -141,10 +136,10 @@ impl Limits {
 /// Does a round, if one is due. Says whether there was anything to do.
 pub(crate) fn step(core: &Core) -> bool {
     let now = core.clock.now();
-    core.limits.watch_expiring(core);
     if core.limits.next_round().is_none_or(|due| now < due) {
         return false;
     }
+    core.limits.watch_expiring(core);
     let mut any = false;
     loop {
         let piece = core.limits.piece(now);

@@ -3,28 +3,23 @@
 //! In: messages. Out: tickets. Everything is checked before the append lock is taken; under it a
 //! message is placed whole or not at all.
 
+mod records;
+mod routing;
+mod ticket;
+
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use fanlog_segment_format::{
-    BatchNumber, GroupId, Offset, RouteId, U32List,
-    control::Control,
-    layout::{RECORD_ALIGN, align_up},
-    record::{DurabilityMode, MessageRecord},
-};
+use fanlog_segment_format::BatchNumber;
 
+use self::records::{ALONE, BATCH, Placed, Records, Routes, Whole};
+pub(crate) use self::records::{place_routed, route_definition};
+pub use self::ticket::{Confirm, Ticket};
 use crate::{
-    Durability, Error, Message, Result,
-    append::{Appender, COPY_OUTSIDE_MIN, Extras, Need, SEQUENCE_BYTES, arena::Loan},
-    core::Core,
-    dead_letter,
-    gate::{self, Gate},
-    message::within,
-    named::Known,
-    route::{RouteCache, Routed},
+    Error, Message, Result, core::Core, gate, message::within, named::Known, route::RouteCache,
 };
 
 /// Publishes messages. Cheap to clone; one clone per thread is fastest.
@@ -51,26 +46,6 @@ impl Clone for Publisher {
     fn clone(&self) -> Self {
         Self::new(Arc::clone(&self.shared.core))
     }
-}
-
-/// Where messages of one publish were placed.
-#[derive(Debug, Clone, Copy)]
-struct Placed {
-    /// `None`: there was nothing to place.
-    batch: Option<BatchNumber>,
-    first: Offset,
-    messages: u32,
-    /// The message was placed by an earlier publish.
-    repeat: bool,
-}
-
-/// What a confirmed publish was given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Confirm {
-    /// The offset of the first message; the others follow without gaps.
-    pub first_offset: Offset,
-    /// How many messages.
-    pub messages: u32,
 }
 
 impl Publisher {
@@ -224,7 +199,7 @@ impl Publisher {
     }
 
     fn ticket(&self, placed: Placed) -> Ticket {
-        Ticket { shared: Arc::clone(&self.shared), placed, refused_by: None }
+        Ticket::new(&self.shared, placed)
     }
 
     fn append(
@@ -293,430 +268,22 @@ impl Publisher {
                 }
             }
             let (placed, lead) = records.place(core, state, need, blocking);
-            let mut ticket = self.ticket(placed);
-            if !full.is_empty() {
-                core.stats.refused(full.len());
-                core.stats.dead_lettered(letters.len() as u64);
-                // Its copies are dead letters like any other.
-                ticket.placed.messages = u32::from(routed.of(0).is_some());
-                ticket.refused_by = Some(gate::names(&full).into());
+            let ticket = self.ticket(placed);
+            if full.is_empty() {
+                return Ok((ticket, lead));
             }
-            return Ok((ticket, lead));
-        }
-    }
-
-    /// The route of a message to all of its queues but those that are full, and those of the copies
-    /// that are made for them.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::QueueFull`] if there is neither, or if it is not alone.
-    fn route_past<'a>(
-        &self,
-        messages: &[Message<'a>],
-        whole: Whole<'_>,
-        full: &'a [Arc<Gate>],
-        letters: &mut Vec<dead_letter::Refused<'a>>,
-    ) -> Result<(Routes, Option<u64>)> {
-        let core = &*self.shared.core;
-        let refused = || {
             core.stats.refused(full.len());
-            gate::refused(full)
-        };
-        let ([message], true) = (messages, whole.divisible) else { return Err(refused()) };
-        let transient = message.durability == Durability::Transient;
-        let (exchange, key, headers) = (message.exchange, message.routing_key, message.headers);
-        // Should the topology change meanwhile, ids of queues still mean the same, or nothing.
-        let routed = core.route_without(exchange, key, headers, transient, |_| {
-            full.iter().map(|gate| gate.id).collect()
-        })?;
-        for gate in full {
-            letters.extend(dead_letter::Refused::of(core, gate, message)?);
-        }
-        let mut all = vec![routed];
-        all.extend(letters.iter().map(|letter| Some(letter.routed.clone())));
-        // Of several versions one is not that of now, and then they are routed again.
-        let version = all.iter().flatten().map(|routed| routed.version).min();
-        Ok((Routes::Many(all), Some(version.ok_or_else(refused)?)))
-    }
-
-    /// Routes of all messages, under one version of the topology, if there are any.
-    fn route_all(&self, messages: &[Message<'_>]) -> Result<(Routes, Option<u64>)> {
-        if let [message] = messages {
-            let (routed, version) = self.route(message)?;
-            return Ok((Routes::One(routed), Some(version)));
-        }
-        'again: loop {
-            let mut list = Vec::with_capacity(messages.len());
-            let mut all_of = None;
-            for message in messages {
-                let (routed, version) = self.route(message)?;
-                if *all_of.get_or_insert(version) != version {
-                    self.forget();
-                    continue 'again;
-                }
-                list.push(routed);
-            }
-            return Ok((Routes::Many(list), all_of));
-        }
-    }
-
-    /// The route of a message, `None` if it is to be dropped, and the version of the topology under
-    /// which that is so.
-    fn route(&self, message: &Message<'_>) -> Result<(Option<Routed>, u64)> {
-        let core = &*self.shared.core;
-        let (exchange, key) = (message.exchange, message.routing_key);
-        let version = core.topology_version();
-        let transient = message.durability == Durability::Transient;
-        let shared = &self.shared;
-        let cache = if transient { &shared.transient_cache } else { &shared.cache };
-        let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(routed) = cache.find(exchange, key).filter(|found| found.version == version) {
-            return Ok((Some(routed), version));
-        }
-        match core.route(exchange, key, message.headers, transient) {
-            Ok(routed) => {
-                if routed.by_key {
-                    cache.remember(exchange, key, routed.clone());
-                }
-                let version = routed.version;
-                Ok((Some(routed), version))
-            }
-            Err(Error::Unroutable { .. }) if !message.mandatory => Ok((None, version)),
-            Err(error) => {
-                if matches!(error, Error::Unroutable { .. }) {
-                    core.stats.unroutable();
-                }
-                Err(error)
-            }
-        }
-    }
-
-    fn forget(&self) {
-        for cache in [&self.shared.cache, &self.shared.transient_cache] {
-            *cache.lock().unwrap_or_else(PoisonError::into_inner) = RouteCache::default();
+            core.stats.dead_lettered(letters.len() as u64);
+            // Its copies are dead letters like any other.
+            let stored = u32::from(routed.of(0).is_some());
+            return Ok((ticket.refused_by(gate::names(&full).into(), stored), lead));
         }
     }
 }
-
-/// What is placed as one.
-#[derive(Clone, Copy)]
-struct Whole<'a> {
-    /// What it is called where it is too large.
-    what: &'static str,
-    /// Ack records that go with the messages.
-    acks: &'a [u8],
-    /// Whose message it is, and its number there.
-    numbered: Option<(&'a Known, u64)>,
-    /// Its batch is synced, whatever the messages ask for.
-    sync: bool,
-    /// It may go to some of its queues alone.
-    divisible: bool,
-}
-
-const ALONE: Whole<'_> =
-    Whole { what: "message", acks: &[], numbered: None, sync: false, divisible: true };
-const BATCH: Whole<'_> = Whole { what: "batch", divisible: false, ..ALONE };
 
 /// What to do where there is no room.
 #[derive(Clone, Copy, PartialEq)]
 enum Wait {
     AsConfigured,
     Never,
-}
-
-enum Routes {
-    One(Option<Routed>),
-    Many(Vec<Option<Routed>>),
-}
-
-impl Routes {
-    /// The route of a message; none if it is dropped.
-    fn of(&self, at: usize) -> Option<&Routed> {
-        match self {
-            Self::One(routed) => routed.as_ref(),
-            Self::Many(list) => list[at].as_ref(),
-        }
-    }
-
-    /// The queues that have no room for what comes to them of all messages together.
-    fn full(&self, core: &Core, messages: &[Message<'_>]) -> Vec<Arc<Gate>> {
-        let routed = messages.iter().enumerate();
-        let routed = routed.filter_map(|(at, message)| Some((self.of(at)?, message)));
-        gate::full(
-            core,
-            routed.filter_map(|(routed, message)| {
-                Some((routed.gates.as_ref()?, message.payload.len()))
-            }),
-        )
-    }
-}
-
-/// Messages with their routes, about to be placed.
-struct Records<'a> {
-    messages: &'a [Message<'a>],
-    routed: &'a Routes,
-    whole: Whole<'a>,
-    time_us: u64,
-    epoch: fanlog_segment_format::Epoch,
-}
-
-impl<'a> Records<'a> {
-    /// The records of all messages but those that are dropped.
-    fn records(&self) -> impl Iterator<Item = MessageRecord<'a>> {
-        (0..self.messages.len()).filter_map(|at| self.record(at))
-    }
-
-    fn record(&self, at: usize) -> Option<MessageRecord<'a>> {
-        let message = &self.messages[at];
-        let &Routed { route, exchange, .. } = self.routed.of(at)?;
-        Some(MessageRecord {
-            offset: Offset(0),
-            route,
-            exchange,
-            epoch: self.epoch,
-            time_us: self.time_us,
-            priority: message.priority,
-            mode: match message.durability {
-                Durability::Synced => DurabilityMode::Synced,
-                Durability::Buffered => DurabilityMode::Buffered,
-                Durability::Transient => DurabilityMode::Transient,
-            },
-            due_us: message.due_us(self.time_us).unwrap_or_default(),
-            expiry_us: message.expiry_us(self.time_us),
-            publisher: self
-                .whole
-                .numbered
-                .filter(|_| at == 0)
-                .map(|(known, sequence)| (known.id.0.into(), sequence)),
-            groups: None,
-            key: message.routing_key.as_bytes(),
-            properties: message.properties,
-            headers: message.headers,
-            payload: message.payload,
-        })
-    }
-
-    fn need(&self) -> Need {
-        let control = if self.whole.numbered.is_some() { SEQUENCE_BYTES } else { 0 };
-        let mut need = Need { bytes: self.whole.acks.len() + control, messages: 0 };
-        for record in self.records() {
-            need.bytes += align_up(record.encoded_bytes(), RECORD_ALIGN);
-            need.messages += 1;
-        }
-        need
-    }
-
-    /// Gives every message its offset and copies it: small ones here, large ones once the lock is
-    /// given back.
-    fn place(
-        &self,
-        core: &Core,
-        mut state: MutexGuard<'_, Appender>,
-        need: Need,
-        blocking: bool,
-    ) -> (Placed, bool) {
-        let lead = blocking && core.may_lead(&state);
-        state.make_room(core.append.pool(), need);
-        let placed = Placed {
-            batch: Some(state.open_number()),
-            first: state.next_offset(),
-            messages: need.messages,
-            repeat: false,
-        };
-        if !self.whole.acks.is_empty() {
-            state.acks(self.whole.acks);
-        }
-        if self.whole.sync {
-            state.sync_open();
-        }
-        if let Some((known, sequence)) = self.whole.numbered {
-            state.reach(known.id, sequence, self.time_us);
-        }
-        let mut loans: Vec<(Loan, &[u8])> = Vec::new();
-        let mut payload_bytes = 0;
-        for mut record in self.records() {
-            let payload = record.payload;
-            let sync = record.mode == DurabilityMode::Synced;
-            record.offset = state.place(sync);
-            let times = usize::from(record.due_us.is_some() || record.expiry_us.is_some());
-            if record.priority > 0 || times > 0 {
-                let times =
-                    times + usize::from(record.due_us.is_some() && record.expiry_us.is_some());
-                state.note_extras(Extras { times, prioritised: record.priority > 0 });
-            }
-            payload_bytes += payload.len() as u64;
-            let padded = align_up(record.encoded_bytes(), RECORD_ALIGN);
-            if payload.len() < COPY_OUTSIDE_MIN {
-                record.encode(state.extend(padded));
-            } else {
-                let head = record.head_bytes();
-                record.encode_head(payload.len(), state.extend(head));
-                loans.push((state.extend_loan(padded - head), payload));
-            }
-        }
-        let wake = if lead {
-            state.leading = true;
-            false
-        } else {
-            state.should_wake()
-        };
-        drop(state);
-        let lent = !loans.is_empty();
-        for (mut loan, payload) in loans {
-            let (copy, padding) = loan.as_mut().split_at_mut(payload.len());
-            copy.copy_from_slice(payload);
-            padding.fill(0);
-        }
-        core.stats.published(u64::from(need.messages), payload_bytes);
-        for (at, message) in self.messages.iter().enumerate() {
-            let Some(routed) = self.routed.of(at) else { continue };
-            if let (Some(batch), Some(_)) = (placed.batch, message.ttl) {
-                core.limits.expires(routed.route, batch);
-            }
-            for gate in routed.gates.iter().flat_map(|gates| gates.iter()) {
-                gate.count(message.payload.len());
-            }
-        }
-        if wake {
-            core.append.work.notify_one();
-        }
-        if lent {
-            core.loan_filled();
-        }
-        (placed, lead)
-    }
-}
-
-/// A publish on its way. Dropping it gives nothing up: the message is stored all the same.
-pub struct Ticket {
-    shared: Arc<Shared>,
-    placed: Placed,
-    /// Full queues that did not get the message.
-    refused_by: Option<Arc<[String]>>,
-}
-
-impl fmt::Debug for Ticket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Placed { batch, messages, .. } = self.placed;
-        write!(f, "Ticket({messages} messages in batch {batch:?})")
-    }
-}
-
-impl Ticket {
-    fn outcome(&self, outcome: Result<()>) -> Result<Confirm> {
-        outcome?;
-        let confirm = Confirm { first_offset: self.placed.first, messages: self.placed.messages };
-        match &self.refused_by {
-            None => Ok(confirm),
-            Some(queues) => {
-                let stored = (confirm.messages > 0).then_some(confirm);
-                Err(Error::QueueFull { queues: queues.to_vec(), stored })
-            }
-        }
-    }
-
-    /// The message was published before by the same [named publisher](crate::NamedPublisher): it is
-    /// not stored again, and confirmed when the original is.
-    pub fn is_repeat(&self) -> bool {
-        self.placed.repeat
-    }
-
-    /// The number of the batch whose confirm this ticket waits for; none for an empty list.
-    pub(crate) fn number(&self) -> Option<u64> {
-        self.placed.batch.map(|batch| batch.0)
-    }
-
-    /// Waits for the confirm. On return the message survives a power cut (a `Buffered` one: the
-    /// death of the process).
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Poisoned`] or [`Error::Closed`]: the publish is in doubt; after the store is opened
-    /// again the message may be there or not. [`Error::OutOfSpace`], only with `WhenFull::Fail`: it
-    /// is still on its way, and goes on when there is space; wait again. [`Error::QueueFull`]: full
-    /// queues [refused](crate::Overflow::RejectPublish) it, and all others have it, as durably as
-    /// if it was confirmed, and so have dead-letter exchanges; published again, they get it again.
-    pub fn wait(&self) -> Result<Confirm> {
-        let Some(number) = self.number() else { return self.outcome(Ok(())) };
-        let core = &*self.shared.core;
-        self.outcome(core.wait_for(&core.confirms, number, None))
-    }
-
-    /// Waits for the confirm, for at most `timeout`.
-    ///
-    /// # Errors
-    ///
-    /// As [`Ticket::wait`], and [`Error::Timeout`]: still in doubt; wait again.
-    pub fn wait_timeout(&self, timeout: Duration) -> Result<Confirm> {
-        let Some(number) = self.number() else { return self.outcome(Ok(())) };
-        let core = &*self.shared.core;
-        self.outcome(core.wait_for(&core.confirms, number, Some(timeout)))
-    }
-
-    /// The outcome, if there is one yet.
-    pub fn try_wait(&self) -> Option<Result<Confirm>> {
-        let outcome = match self.number() {
-            None => Some(Ok(())),
-            Some(number) => self.shared.core.confirms.outcome(number),
-        };
-        outcome.map(|outcome| self.outcome(outcome))
-    }
-
-    /// Waits for the confirm without a thread of its own, on any runtime. Dropping the future gives
-    /// nothing up: the ticket can be waited on again.
-    ///
-    /// # Errors
-    ///
-    /// As [`Ticket::wait`].
-    pub async fn confirmed(&self) -> Result<Confirm> {
-        let Some(number) = self.number() else { return self.outcome(Ok(())) };
-        self.outcome(self.shared.core.confirms.wait_async(number).await)
-    }
-}
-
-/// Places messages that were routed, and ack records, as one: in the batch that is returned; `None` if
-/// the topology has changed since. Waits for nothing.
-///
-/// # Errors
-///
-/// [`Error::Full`], [`Error::OutOfSpace`], or what the engine ended with: nothing was placed.
-pub(crate) fn place_routed(
-    core: &Core,
-    messages: &[Message<'_>],
-    routed: Vec<Routed>,
-    acks: &[u8],
-) -> Result<Option<BatchNumber>> {
-    let (time_us, epoch) = (core.clock.wall_us(), core.epoch);
-    let version = routed.first().map(|first| first.version);
-    let same = routed.iter().all(|routed| Some(routed.version) == version);
-    let routed = Routes::Many(routed.into_iter().map(Some).collect());
-    let whole = Whole { what: "dead letter", acks, sync: true, ..BATCH };
-    let records = Records { messages, routed: &routed, whole, time_us, epoch };
-    let need = records.need();
-    let mut state = core.append.lock();
-    if let Some(end) = &state.end {
-        return Err(end.clone());
-    }
-    if !core.append.has_room(&state, need) {
-        core.append.wake_committer(&mut state);
-        return Err(core.append.full(&state));
-    }
-    if !same || version.is_some_and(|version| version != state.version) {
-        return Ok(None);
-    }
-    Ok(records.place(core, state, need, false).0.batch)
-}
-
-/// The record that defines a route, encoded.
-pub(crate) fn route_definition(route: RouteId, groups: &[GroupId], transient: bool) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let groups: Vec<u32> = groups.iter().map(|group| group.0).collect();
-    let groups = U32List::from_slice(&groups);
-    if transient {
-        Control::TransientRouteDefine { route, groups }.encode(&mut bytes);
-    } else {
-        Control::RouteDefine { route, groups }.encode(&mut bytes);
-    }
-    bytes
 }

@@ -539,6 +539,7 @@ fn tell(core: &Core, news: News) {
         }
     }
     for batch in news.batches {
+        core.limits.confirmed(&batch.index);
         let routes = batch.index.routes().iter().map(|count| count.route);
         let groups = routes.filter_map(|route| core.log.route_groups(route));
         let groups: Vec<_> = groups.flat_map(|groups| groups.to_vec()).collect();

@@ -27,7 +27,7 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, MutexGuard},
 };
 
 use fanlog_segment_format::{
@@ -530,13 +530,18 @@ impl Ledger {
         let first = self.live.first_at(Offset(end.saturating_sub(1)));
         state.part_acked(first, amount);
         self.live.less(first, amount);
+        self.floor_rose(queue, state);
+        Ok(())
+    }
+
+    /// Lets go of what a queue keeps of segments that its floor has left.
+    fn floor_rose(&mut self, queue: &Queue, mut state: MutexGuard<'_, QueueLedger>) {
         let floor = state.floor();
         let gone = state.forget_before(self.live.first_at(floor));
         drop(state);
         for group in gone {
             self.no_longer_held(group, queue.id);
         }
-        Ok(())
     }
 
     /// Takes note that everything of a queue before `to` was dropped, but what is `kept`.
@@ -565,12 +570,7 @@ impl Ledger {
         }
         state.purge(to, amount, departure.kept());
         self.departures.push(departure);
-        let floor = state.floor();
-        let gone = state.forget_before(self.live.first_at(floor));
-        drop(state);
-        for group in gone {
-            self.no_longer_held(group, queue.id);
-        }
+        self.floor_rose(queue, state);
         Ok(())
     }
 

@@ -229,6 +229,22 @@ impl BatchIndex {
         &self.dues
     }
 
+    /// The routes of the messages that expire.
+    pub(crate) fn expiring_routes(&self) -> Vec<RouteId> {
+        let expiring = self.dues.iter().filter(|due| due.expiry).map(|due| due.number);
+        let mut numbers: Vec<u32> = expiring.collect();
+        if numbers.is_empty() {
+            return Vec::new();
+        }
+        numbers.sort_unstable();
+        let expires = |route: u32, count: &RouteCount| {
+            let mut messages = (0..count.messages).map(|nth| self.route_message(route, nth));
+            messages.any(|number| numbers.binary_search(&number).is_ok())
+        };
+        let routes = (0..).zip(&*self.routes).filter(|(at, count)| expires(*at, count));
+        routes.map(|(_, count)| count.route).collect()
+    }
+
     /// Whether a message has a priority other than 0.
     pub(crate) fn has_priorities(&self) -> bool {
         !self.priorities.is_empty()
