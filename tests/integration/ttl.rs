@@ -192,6 +192,27 @@ fn a_purge_and_a_delete_leave_nothing_to_expire() {
     sound(&engine);
 }
 
+/// What fell due stands before the others, so it is the head: its time, and theirs, is over all the
+/// same.
+#[test]
+fn the_background_drops_what_fell_due_and_what_stands_behind_it() {
+    let (machine, engine) = with_ttl(10);
+    engine.declare_queue("plain").unwrap();
+    for queue in ["q", "plain"] {
+        let seconds = Duration::from_secs;
+        let delayed = Message::new("", queue, b"delayed").delay(seconds(5)).ttl(seconds(1));
+        engine.publisher().publish_confirmed(&delayed).unwrap();
+        publish_for(&engine, queue, b"waits", 2);
+    }
+    // The cursor comes to both, and passes the first by.
+    pass(&machine, &engine, 1);
+    assert_eq!((messages(&engine, "q"), messages(&engine, "plain")), (2, 2));
+    pass(&machine, &engine, 5);
+    assert_eq!((messages(&engine, "q"), messages(&engine, "plain")), (0, 0));
+    assert_eq!(engine.stats().expired_messages, 4);
+    sound(&engine);
+}
+
 #[test]
 fn the_keeper_drops_by_itself() {
     let engine = threaded();

@@ -1,52 +1,22 @@
 //! What a broker has to answer, kept in plain maps and lists. It never looks at the engine.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use fanlog::{ErrorKind, ExchangeKind};
+use fanlog::{ErrorKind, ExchangeKind, QueueOptions};
 
 use crate::{
-    operations::{End, Every, Operation, Settle},
+    operations::{End, Every, Operation, Sent, Settle},
+    queue::{Death, Entry, Flag, Place, Queue, Reason},
     routing::{Binding, Exchange, Lead, Topology},
 };
 
-/// Seconds until a reject, which nobody can wait for, is written and durable.
-pub(crate) const UNTIL_DURABLE: u64 = 2;
-
-/// Number of a message: its place among all that were stored.
-pub(crate) type Id = u64;
-
-/// Whether a message is flagged as redelivered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Flag {
-    No,
-    Yes,
-    /// It depends on how far the lease reached.
-    Maybe,
-}
-
-/// A message in a queue.
-#[derive(Debug, Clone)]
-pub(crate) struct Entry {
-    pub(crate) id: Id,
-    pub(crate) bytes: usize,
+/// A message that was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Got {
+    pub(crate) place: Place,
+    pub(crate) birth: Place,
     pub(crate) flag: Flag,
-    /// Seconds since the beginning.
-    due: u64,
-    /// Somebody has it.
-    pub(crate) held: bool,
-}
-
-impl Entry {
-    fn is_ready(&self, now: u64) -> bool {
-        !self.held && self.due <= now
-    }
-}
-
-/// A queue: its messages in the order of publishing.
-#[derive(Debug, Clone)]
-pub(crate) struct Queue {
-    durable: bool,
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) deaths: Vec<Death>,
 }
 
 /// What a call answers.
@@ -54,8 +24,8 @@ pub(crate) struct Queue {
 pub(crate) enum Answer {
     Done,
     Fails(ErrorKind),
-    Message(Option<(Id, Flag)>),
-    Messages(Vec<Id>),
+    Message(Option<Got>),
+    Messages(Vec<Place>),
     Purged(u64),
 }
 
@@ -64,13 +34,21 @@ pub(crate) enum Answer {
 pub(crate) struct Broker {
     pub(crate) topology: Topology,
     pub(crate) queues: BTreeMap<String, Queue>,
+    /// Queues declared so far.
+    declared: u64,
     /// Those that somebody has, in the order in which they were taken.
-    held: Vec<(String, Id)>,
-    next_id: Id,
-    /// Seconds since the beginning.
-    now: u64,
+    held: Vec<(String, Place)>,
+    pub(super) next_place: Place,
+    /// Copies of dead letters: in their queues once the call is over.
+    pub(super) arriving: Vec<(String, Entry)>,
+    /// Since the beginning.
+    now: Duration,
     /// Of the publisher with a name.
     last_sequence: u64,
+    /// Something may not be in the log yet, or not durable.
+    pub(super) unwritten: bool,
+    /// The last call ended the engine when that was so.
+    pub(crate) flushed: bool,
     /// Calls that were made before the sequence begins.
     pub(crate) first: Vec<Operation>,
     /// What the last call has to answer.
@@ -82,10 +60,14 @@ impl Default for Broker {
         Self {
             topology: Topology::default(),
             queues: BTreeMap::new(),
+            declared: 0,
             held: Vec::new(),
-            next_id: 0,
-            now: 0,
+            next_place: 0,
+            arriving: Vec::new(),
+            now: Duration::ZERO,
             last_sequence: 0,
+            unwritten: false,
+            flushed: false,
             first: Vec::new(),
             answer: Answer::Done,
         }
@@ -94,18 +76,28 @@ impl Default for Broker {
 
 impl Broker {
     /// Messages that somebody has, with their queues.
-    pub(crate) fn held(&self) -> &[(String, Id)] {
+    pub(crate) fn held(&self) -> &[(String, Place)] {
         &self.held
     }
 
-    /// The number that the next stored message gets.
-    pub(crate) fn next_id(&self) -> Id {
-        self.next_id
+    /// The place that the next stored message gets.
+    pub(crate) fn next_place(&self) -> Place {
+        self.next_place
     }
 
     /// The highest number of the publisher with a name.
     pub(crate) fn last_sequence(&self) -> u64 {
         self.last_sequence
+    }
+
+    /// The time since the beginning.
+    pub(super) fn now(&self) -> Duration {
+        self.now
+    }
+
+    /// Whether all that was acked or dropped is written.
+    pub(crate) fn all_written(&self) -> bool {
+        !self.unwritten
     }
 
     /// Does what a call asks for, and notes what it has to answer.
@@ -126,28 +118,37 @@ impl Broker {
                 lead.and_then(|lead| known(self.topology.leads.remove(&lead)))
             }
             Operation::DeleteExchange { name } => self.delete_exchange(name),
-            Operation::DeclareQueue { name, durable } => self.declare_queue(name, *durable),
+            Operation::DeclareQueue { name, options } => self.declare_queue(name, options),
             Operation::DeleteQueue { name } => self.delete_queue(name),
             Operation::Bind { queue, exchange, key } => self.bind(queue, exchange, key),
             Operation::Unbind { queue, exchange, key } => self.unbind(queue, exchange, key),
-            Operation::Publish { exchange, key, bytes, delay } => {
-                self.publish(&[(exchange, key)], *bytes, *delay)
+            Operation::Publish(message) => self.publish(std::slice::from_ref(message)),
+            Operation::PublishNumbered { sequence, message } => {
+                self.publish_numbered(*sequence, message)
             }
-            Operation::PublishNumbered { sequence, exchange, key } => {
-                self.publish_numbered(*sequence, exchange, key)
-            }
-
-            Operation::PublishBatch { messages } => self.publish(messages, 8, 0),
+            Operation::PublishBatch(messages) => self.publish(messages),
             Operation::Transaction { messages, acks, commit } => {
                 self.transaction(messages, *acks, *commit)
             }
             Operation::Get { queue } => self.get(queue),
-            Operation::Peek { queue } => self.peek(queue),
-            Operation::Settle { place, how } => self.settle(place.index(self.held.len()), *how),
-            Operation::Purge { queue } => self.purge(queue),
-            Operation::Checkpoint | Operation::Reclaim => Ok(Answer::Done),
+            Operation::Peek { queue } => {
+                let now = self.now;
+                self.queue(queue).map(|queue| Answer::Messages(queue.peek(now)))
+            }
+            Operation::Settle { place, how } => {
+                self.settle(place.index(self.held.len()), *how);
+                Ok(Answer::Done)
+            }
+            Operation::Purge { queue } => {
+                self.queue(queue).map(|queue| Answer::Purged(queue.purge()))
+            }
+            Operation::Checkpoint => Ok(Answer::Done),
+            Operation::Reclaim => {
+                self.advance(1);
+                Ok(Answer::Done)
+            }
             Operation::Advance { seconds } => {
-                self.now += seconds;
+                self.advance(*seconds);
                 Ok(Answer::Done)
             }
             Operation::Again(end) => {
@@ -155,6 +156,9 @@ impl Broker {
                 Ok(Answer::Done)
             }
         };
+        for (queue, entry) in std::mem::take(&mut self.arriving) {
+            self.queues.get_mut(&queue).expect("it was routed there").entries.push(entry);
+        }
         self.answer = done.unwrap_or_else(Answer::Fails);
     }
 
@@ -190,10 +194,14 @@ impl Broker {
         Ok(Lead { destination, source, key })
     }
 
-    fn declare_queue(&mut self, name: &str, durable: bool) -> Result<Answer, ErrorKind> {
-        let made = || Queue { durable, entries: Vec::new() };
-        let found = self.queues.entry(name.to_owned()).or_insert_with(made);
-        if found.durable == durable { Ok(Answer::Done) } else { Err(ErrorKind::Mismatch) }
+    fn declare_queue(&mut self, name: &str, options: &QueueOptions) -> Result<Answer, ErrorKind> {
+        if let Some(found) = self.queues.get(name) {
+            let same = found.options == *options;
+            return if same { Ok(Answer::Done) } else { Err(ErrorKind::Mismatch) };
+        }
+        self.queues.insert(name.to_owned(), Queue::new(options, self.declared));
+        self.declared += 1;
+        Ok(Answer::Done)
     }
 
     fn delete_exchange(&mut self, name: &str) -> Result<Answer, ErrorKind> {
@@ -227,7 +235,8 @@ impl Broker {
         known(self.topology.bindings.remove(&binding))
     }
 
-    fn route(&self, exchange: &str, key: &str) -> Result<Vec<String>, ErrorKind> {
+    /// The queues that get a message.
+    pub(super) fn route(&self, exchange: &str, key: &str) -> Result<Vec<String>, ErrorKind> {
         let queues: Vec<String> = if exchange.is_empty() {
             self.queues.contains_key(key).then(|| key.to_owned()).into_iter().collect()
         } else {
@@ -238,109 +247,136 @@ impl Broker {
         if queues.is_empty() { Err(ErrorKind::Unroutable) } else { Ok(queues) }
     }
 
+    /// Whether a message is delayed in a queue with a length: what is not due counts there only as
+    /// far as the queue has come to it.
+    pub(crate) fn is_vague(&self, message: &Sent) -> bool {
+        let queues = self.route(message.exchange, message.key).unwrap_or_default();
+        message.delay > 0 && queues.iter().any(|queue| self.queues[queue].is_bounded())
+    }
+
     /// What it has published before is confirmed, whatever it is, and not stored.
-    fn publish_numbered(
-        &mut self,
-        sequence: u64,
-        exchange: &str,
-        key: &str,
-    ) -> Result<Answer, ErrorKind> {
+    fn publish_numbered(&mut self, sequence: u64, message: &Sent) -> Result<Answer, ErrorKind> {
         if sequence > self.last_sequence {
-            self.publish(&[(exchange, key)], 8, 0)?;
+            self.publish(std::slice::from_ref(message))?;
             self.last_sequence = sequence;
         }
         Ok(Answer::Done)
     }
 
-    fn publish(
-        &mut self,
-        messages: &[(&str, &str)],
-        bytes: usize,
-        delay: u64,
-    ) -> Result<Answer, ErrorKind> {
-        let due = self.now + delay;
-        let routes = messages.iter().map(|(exchange, key)| self.route(exchange, key));
-        for queues in routes.collect::<Result<Vec<_>, _>>()? {
-            let id = self.next_id;
-            self.next_id += 1;
+    fn publish(&mut self, messages: &[Sent]) -> Result<Answer, ErrorKind> {
+        let routes = messages.iter().map(|one| self.route(one.exchange, one.key));
+        let routes = routes.collect::<Result<Vec<_>, _>>()?;
+        for (message, queues) in messages.iter().zip(routes) {
+            let expiry = message.ttl.map(|ttl| self.now + Duration::from_secs(ttl));
+            let entry = Entry {
+                place: self.next_place,
+                birth: self.next_place,
+                bytes: message.bytes,
+                key: message.key.to_owned(),
+                priority: message.priority,
+                transient: message.transient,
+                since: self.now + Duration::from_secs(message.delay),
+                expiry,
+                deaths: Vec::new(),
+                flag: Flag::No,
+                returns: 0,
+                held: false,
+            };
+            self.next_place += 1;
             for queue in queues {
-                let entry = Entry { id, bytes, flag: Flag::No, due, held: false };
-                self.queue(&queue)?.entries.push(entry);
+                let queue = self.queue(&queue)?;
+                queue.watched |= expiry.is_some();
+                queue.entries.push(entry.clone());
             }
         }
+        // What is not transient is synced, with all before it.
+        self.unwritten &= messages.iter().all(|message| message.transient);
+        self.unwritten |= messages.iter().any(|message| message.transient);
         Ok(Answer::Done)
     }
 
     /// What can't be published is told when it is added: the rest is given up then.
     fn transaction(
         &mut self,
-        messages: &[(&str, &str)],
+        messages: &[Sent],
         acks: Every,
         commit: bool,
     ) -> Result<Answer, ErrorKind> {
-        for (exchange, key) in messages {
-            self.route(exchange, key)?;
+        for message in messages {
+            self.route(message.exchange, message.key)?;
         }
-        let how = if commit { Settle::Ack } else { Settle::Requeue };
+        let how = if commit { Settle::Ack { wait: true } } else { Settle::Requeue };
         for place in acks.places(self.held.len()) {
-            self.settle(place, how)?;
+            self.settle(place, how);
         }
-        if commit { self.publish(messages, 8, 0) } else { Ok(Answer::Done) }
+        if commit { self.publish(messages) } else { Ok(Answer::Done) }
     }
 
     fn get(&mut self, name: &str) -> Result<Answer, ErrorKind> {
         let now = self.now;
         let queue = self.queue(name)?;
-        let Some(entry) = queue.entries.iter_mut().find(|entry| entry.is_ready(now)) else {
-            return Ok(Answer::Message(None));
-        };
-        entry.held = true;
-        let (id, flag) = (entry.id, entry.flag);
-        self.held.push((name.to_owned(), id));
-        Ok(Answer::Message(Some((id, flag))))
+        let mut gone = queue.shorten(now);
+        let (next, passed) = queue.next(now);
+        gone.extend(passed);
+        let entry = queue.entries.iter_mut().find(|entry| Some(entry.place) == next);
+        let got = entry.map(|entry| {
+            entry.held = true;
+            let Entry { place, birth, flag, ref deaths, .. } = *entry;
+            Got { place, birth, flag, deaths: deaths.clone() }
+        });
+        self.held.extend(next.map(|place| (name.to_owned(), place)));
+        self.leave(name, gone);
+        Ok(Answer::Message(got))
     }
 
-    fn peek(&mut self, name: &str) -> Result<Answer, ErrorKind> {
-        let now = self.now;
-        let entries = self.queue(name)?.entries.iter();
-        Ok(Answer::Messages(
-            entries.filter(|entry| entry.is_ready(now)).map(|one| one.id).collect(),
-        ))
-    }
-
-    fn settle(&mut self, place: usize, how: Settle) -> Result<Answer, ErrorKind> {
-        let (name, id) = self.held.remove(place);
-        let queue = self.queue(&name)?;
-        let at = queue.entries.iter().position(|entry| entry.id == id);
-        let at = at.expect("a message in hand is in its queue");
+    fn settle(&mut self, at: usize, how: Settle) {
+        let (name, place) = self.held.remove(at);
+        self.unwritten = how != Settle::Ack { wait: true };
+        let queue = self.queues.get_mut(&name).expect("it is there");
         match how {
-            Settle::Ack => drop(queue.entries.remove(at)),
+            Settle::Ack { .. } => drop(queue.settle(place)),
+            Settle::Requeue => queue.give_back(place),
             Settle::Reject => {
-                queue.entries.remove(at);
-                self.now += UNTIL_DURABLE;
-            }
-            Settle::Requeue => {
-                let entry = &mut queue.entries[at];
-                (entry.held, entry.flag) = (false, Flag::Yes);
+                let gone = vec![(queue.settle(place), Reason::Rejected)];
+                self.leave(&name, gone);
             }
         }
-        Ok(Answer::Done)
     }
 
-    fn purge(&mut self, name: &str) -> Result<Answer, ErrorKind> {
-        let queue = self.queue(name)?;
-        let before = queue.entries.len();
-        queue.entries.retain(|entry| entry.held);
-        Ok(Answer::Purged((before - queue.entries.len()) as u64))
+    /// Time passes, and then the background looks at each queue once.
+    fn advance(&mut self, seconds: u64) {
+        self.now += Duration::from_secs(seconds);
+        let mut watched: Vec<(u64, String)> = self
+            .queues
+            .iter()
+            .filter(|(_, queue)| queue.watched)
+            .map(|(name, queue)| (queue.number, name.clone()))
+            .collect();
+        watched.sort_unstable();
+        for (_, name) in watched {
+            let gone = self.queues.get_mut(&name).expect("it is there").trim(self.now);
+            self.leave(&name, gone);
+        }
+        self.unwritten = false;
     }
 
-    /// What was in hands goes back; transient queues are gone.
+    /// What was in hands goes back; transient messages and queues are gone.
     fn again(&mut self, end: End) {
-        self.held.clear();
-        self.queues.retain(|_, queue| queue.durable);
+        for (name, place) in std::mem::take(&mut self.held) {
+            let queue = self.queues.get_mut(&name).expect("it is there");
+            // So that it is certain how often it came back.
+            if queue.options.delivery_limit.is_some() {
+                queue.give_back(place);
+                self.unwritten = true;
+            }
+        }
+        self.flushed = std::mem::take(&mut self.unwritten);
+        self.queues.retain(|_, queue| queue.options.durable);
         let queues = &self.queues;
         self.topology.bindings.retain(|binding| queues.contains_key(&binding.queue));
         for queue in self.queues.values_mut() {
+            let has_limits = Queue::new(&queue.options, 0).watched;
+            queue.watched = has_limits;
             // Flags are kept as "all below": at a close exactly, else as far as leases reached.
             let flagged = queue.entries.iter().rposition(|one| one.held || one.flag != Flag::No);
             for (place, entry) in queue.entries.iter_mut().enumerate() {
@@ -353,6 +389,7 @@ impl Broker {
                 };
                 entry.held = false;
             }
+            queue.entries.retain(|entry| !entry.transient);
         }
     }
 }

@@ -1,13 +1,10 @@
 //! A real engine on a machine whose power can be cut, compared with the broker after every call.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use fanlog::{
-    Config, Delivery, Engine, Error, ExchangeOptions, Message, QueueOptions, Table,
+    Config, Delivery, Engine, Error, ExchangeKind, ExchangeOptions, Message, Table, TableRef,
+    Value,
     clock::ManualClock,
     storage::{CrashMode, MemoryStorage},
 };
@@ -15,9 +12,11 @@ use proptest::{prelude::*, test_runner::Config as Cases};
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
 
 use crate::{
-    broker::{Answer, Broker, Flag, Id, UNTIL_DURABLE},
-    operations::{self, End, Every, Operation, Settle},
-    routing::{Binding, Exchange, Lead},
+    broker::{Answer, Broker, Got},
+    choice,
+    compare::compare,
+    operations::{End, Every, Operation, Sent, Settle},
+    queue::{Death, Flag, Place, Reason},
 };
 
 /// Sequences in a usual run.
@@ -42,7 +41,7 @@ impl ReferenceStateMachine for Broker {
     type Transition = Operation;
 
     fn init_state() -> BoxedStrategy<Self> {
-        operations::first()
+        choice::first()
             .prop_map(|first| {
                 let mut broker = Self::default();
                 for operation in &first {
@@ -55,11 +54,20 @@ impl ReferenceStateMachine for Broker {
     }
 
     fn transitions(state: &Self) -> BoxedStrategy<Operation> {
-        operations::next(state)
+        choice::next(state)
     }
 
     fn preconditions(state: &Self, operation: &Operation) -> bool {
-        !matches!(operation, Operation::Settle { .. } if state.held().is_empty())
+        match operation {
+            Operation::Settle { .. } => !state.held().is_empty(),
+            Operation::Publish(message) | Operation::PublishNumbered { message, .. } => {
+                !state.is_vague(message)
+            }
+            Operation::PublishBatch(messages) | Operation::Transaction { messages, .. } => {
+                !messages.iter().any(|message| state.is_vague(message))
+            }
+            _ => true,
+        }
     }
 
     fn apply(mut state: Self, operation: &Operation) -> Self {
@@ -80,7 +88,7 @@ pub(crate) struct Machine {
     clock: Arc<ManualClock>,
     engine: Option<Engine>,
     held: Vec<Held>,
-    next_id: Id,
+    next_place: Place,
 }
 
 impl StateMachineTest for Machine {
@@ -89,41 +97,38 @@ impl StateMachineTest for Machine {
 
     fn init_test(broker: &Broker) -> Self {
         let (disk, clock) = (MemoryStorage::new(), Arc::new(ManualClock::new()));
-        let mut machine = Self { disk, clock, engine: None, held: Vec::new(), next_id: 0 };
+        let mut machine = Self { disk, clock, engine: None, held: Vec::new(), next_place: 0 };
         machine.open();
         for operation in &broker.first {
             assert_eq!(machine.call(operation).unwrap(), Answer::Done);
         }
-        machine.compare(broker);
+        compare(machine.engine(), broker);
         machine
     }
 
     fn apply(mut machine: Self, broker: &Broker, operation: Operation) -> Self {
-        let answer = machine.call(&operation).unwrap_or_else(|error| Answer::Fails(error.kind()));
-        assert!(agree(&answer, &broker.answer), "{answer:?}, expected {:?}", broker.answer);
-        machine.next_id = broker.next_id();
+        machine.apply(broker, &operation);
         machine
     }
 
     fn check_invariants(machine: &Self, broker: &Broker) {
-        machine.compare(broker);
+        compare(machine.engine(), broker);
     }
 
     /// All that is left comes, in its order, also after the power was cut.
     fn teardown(mut machine: Self, mut broker: Broker) {
-        let end = Operation::Again(End::PowerCut);
-        broker.apply(&end);
-        machine.call(&end).unwrap();
-        machine.compare(&broker);
-        machine.pass(Duration::from_secs(1000)).unwrap();
-        for (name, queue) in &broker.queues {
-            for entry in &queue.entries {
-                let Ok(Answer::Message(Some((id, _)))) = machine.get(name) else {
-                    panic!("message {} of {name} does not come", entry.id);
-                };
-                assert_eq!(id, entry.id, "the next of {name}");
+        let mut both = |operation: &Operation| {
+            broker.apply(operation);
+            machine.apply(&broker, operation);
+            compare(machine.engine(), &broker);
+            broker.answer.clone()
+        };
+        both(&Operation::Again(End::PowerCut));
+        for seconds in [1, 200] {
+            both(&Operation::Advance { seconds });
+            for queue in choice::QUEUES {
+                while matches!(both(&Operation::Get { queue }), Answer::Message(Some(_))) {}
             }
-            assert_eq!(machine.get(name).unwrap(), Answer::Message(None), "{name} has no more");
         }
     }
 }
@@ -131,21 +136,23 @@ impl StateMachineTest for Machine {
 /// Whether an answer is the expected one, where flags may be either.
 fn agree(found: &Answer, expected: &Answer) -> bool {
     match (found, expected) {
-        (Answer::Message(Some((id, _))), Answer::Message(Some((wanted, Flag::Maybe)))) => {
-            id == wanted
+        (Answer::Message(Some(found)), Answer::Message(Some(expected)))
+            if expected.flag == Flag::Maybe =>
+        {
+            Got { flag: Flag::Maybe, ..found.clone() } == *expected
         }
         _ => found == expected,
     }
 }
 
 /// Its number, then bytes that only it has.
-fn payload(id: Id, bytes: usize) -> Vec<u8> {
-    let noise = (8_u64..bytes as u64).map(|at| (id * 31 + at * 7).to_le_bytes()[0]);
-    id.to_le_bytes().into_iter().chain(noise).collect()
+fn payload(birth: Place, bytes: usize) -> Vec<u8> {
+    let noise = (8_u64..bytes as u64).map(|at| (birth * 31 + at * 7).to_le_bytes()[0]);
+    birth.to_le_bytes().into_iter().chain(noise).collect()
 }
 
-fn id_of(payload: &[u8]) -> Id {
-    Id::from_le_bytes(*payload.first_chunk().expect("a payload begins with its number"))
+fn birth_of(payload: &[u8]) -> Place {
+    Place::from_le_bytes(*payload.first_chunk().expect("a payload begins with its number"))
 }
 
 impl Machine {
@@ -167,6 +174,21 @@ impl Machine {
         self.engine = Some(Engine::open_on(Arc::new(self.disk.clone()), clock, config).unwrap());
     }
 
+    /// Makes a call, and compares its answer with that of the broker, which has made it.
+    fn apply(&mut self, broker: &Broker, operation: &Operation) {
+        if matches!(operation, Operation::Again(_)) {
+            self.give_back_counted();
+            if broker.flushed {
+                self.flush().unwrap();
+            }
+        }
+        let answer = self.call(operation).unwrap_or_else(|error| Answer::Fails(error.kind()));
+        assert!(agree(&answer, &broker.answer), "{answer:?}, expected {:?}", broker.answer);
+        // Copies of dead letters are on their way, and nobody waits for them.
+        while self.engine().step_commit() {}
+        self.next_place = broker.next_place();
+    }
+
     fn call(&mut self, operation: &Operation) -> Result<Answer, Error> {
         let engine = self.engine();
         match operation {
@@ -182,9 +204,8 @@ impl Machine {
                 engine.unbind_exchange(destination, source, key, &Table::new())?;
             }
             Operation::DeleteExchange { name } => engine.delete_exchange(name)?,
-            Operation::DeclareQueue { name, durable } => {
-                let options = QueueOptions { durable: *durable, ..QueueOptions::default() };
-                engine.declare_queue_with(name, &options)?;
+            Operation::DeclareQueue { name, options } => {
+                engine.declare_queue_with(name, options)?;
             }
             Operation::DeleteQueue { name } => {
                 engine.delete_queue(name)?;
@@ -192,81 +213,83 @@ impl Machine {
             }
             Operation::Bind { queue, exchange, key } => engine.bind(queue, exchange, key)?,
             Operation::Unbind { queue, exchange, key } => engine.unbind(queue, exchange, key)?,
-            Operation::Publish { exchange, key, bytes, delay } => {
-                self.publish(&[(exchange, key)], *bytes, Duration::from_secs(*delay))?;
+            Operation::Publish(message) => {
+                let payload = payload(self.next_place, message.bytes);
+                engine.publisher().publish(&made(message, &payload))?.wait()?;
             }
-            Operation::PublishNumbered { sequence, exchange, key } => {
-                let payload = payload(self.next_id, 8);
-                let message = Message::new(exchange, key, &payload);
-                engine.declare_publisher("named")?.publish(*sequence, &message)?.wait()?;
+            Operation::PublishNumbered { sequence, message } => {
+                let payload = payload(self.next_place, message.bytes);
+                let publisher = engine.declare_publisher("named")?;
+                publisher.publish(*sequence, &made(message, &payload))?.wait()?;
             }
-            Operation::PublishBatch { messages } => self.publish(messages, 8, Duration::ZERO)?,
+            Operation::PublishBatch(messages) => {
+                let payloads = self.payloads(messages);
+                let made: Vec<Message<'_>> =
+                    messages.iter().zip(&payloads).map(|(one, bytes)| made(one, bytes)).collect();
+                engine.publisher().publish_batch(&made)?.wait()?;
+            }
             Operation::Transaction { messages, acks, commit } => {
                 self.transaction(messages, *acks, *commit)?;
             }
             Operation::Get { queue } => return self.get(queue),
             Operation::Peek { queue } => {
                 let found = engine.peek(queue, usize::MAX)?;
-                return Ok(Answer::Messages(found.iter().map(|one| id_of(&one.payload)).collect()));
+                return Ok(Answer::Messages(found.iter().map(|one| one.offset.0).collect()));
             }
             Operation::Settle { place, how } => {
                 let held = self.held.remove(place.index(self.held.len()));
                 match how {
-                    Settle::Ack => held.delivery.ack()?.wait()?,
+                    Settle::Ack { wait: true } => held.delivery.ack()?.wait()?,
+                    Settle::Ack { wait: false } => drop(held.delivery.ack()?),
                     Settle::Requeue => held.delivery.nack(true)?,
-                    Settle::Reject => {
-                        held.delivery.nack(false)?;
-                        for _ in 0..UNTIL_DURABLE {
-                            self.pass(Duration::from_secs(1))?;
-                        }
-                    }
+                    Settle::Reject => held.delivery.nack(false)?,
                 }
             }
             Operation::Purge { queue } => return Ok(Answer::Purged(engine.purge_queue(queue)?)),
             Operation::Checkpoint => engine.checkpoint()?,
-            Operation::Reclaim => drop(engine.reclaim(&mut |_| {})?),
-            Operation::Advance { seconds } => self.pass(Duration::from_secs(*seconds))?,
+            Operation::Reclaim => {
+                self.pass(1)?;
+                self.engine().reclaim(&mut |_| {})?;
+            }
+            Operation::Advance { seconds } => self.pass(*seconds)?,
             Operation::Again(end) => self.again(*end)?,
         }
         Ok(Answer::Done)
     }
 
-    /// Time passes, and what is due then is done.
-    fn pass(&self, time: Duration) -> Result<(), Error> {
-        self.clock.advance(time);
+    /// Time passes, and what is due then is done, and durable.
+    fn pass(&self, seconds: u64) -> Result<(), Error> {
+        self.clock.advance(Duration::from_secs(seconds));
         while self.engine().step()? {}
-        Ok(())
+        self.flush()
     }
 
-    fn payloads(&self, count: usize, bytes: usize) -> Vec<Vec<u8>> {
-        (self.next_id..).take(count).map(|id| payload(id, bytes)).collect()
+    /// Makes all that was done durable: a change of the topology is synced, with all before it.
+    fn flush(&self) -> Result<(), Error> {
+        self.engine().declare_exchange("flush", ExchangeKind::Fanout)?;
+        self.engine().delete_exchange("flush")
     }
 
-    fn publish(
-        &self,
-        messages: &[(&str, &str)],
-        bytes: usize,
-        delay: Duration,
-    ) -> Result<(), Error> {
-        let payloads = self.payloads(messages.len(), bytes);
-        let made: Vec<Message<'_>> = messages
-            .iter()
-            .zip(&payloads)
-            .map(|((exchange, key), payload)| Message::new(exchange, key, payload).delay(delay))
-            .collect();
-        self.engine().publisher().publish_batch(&made)?.wait()?;
-        Ok(())
+    /// Gives back what has a limit of deliveries: how often it came back is certain then.
+    fn give_back_counted(&mut self) {
+        for held in std::mem::take(&mut self.held) {
+            if self.engine().queue(&held.queue).unwrap().options.delivery_limit.is_some() {
+                held.delivery.nack(true).unwrap();
+            } else {
+                self.held.push(held);
+            }
+        }
     }
 
-    fn transaction(
-        &mut self,
-        messages: &[(&str, &str)],
-        acks: Every,
-        commit: bool,
-    ) -> Result<(), Error> {
+    fn payloads(&self, messages: &[Sent]) -> Vec<Vec<u8>> {
+        let births = self.next_place..;
+        births.zip(messages).map(|(birth, message)| payload(birth, message.bytes)).collect()
+    }
+
+    fn transaction(&mut self, messages: &[Sent], acks: Every, commit: bool) -> Result<(), Error> {
         let mut transaction = self.engine().begin();
-        for ((exchange, key), payload) in messages.iter().zip(self.payloads(messages.len(), 8)) {
-            transaction.publish(&Message::new(exchange, key, &payload))?;
+        for (message, payload) in messages.iter().zip(self.payloads(messages)) {
+            transaction.publish(&made(message, &payload))?;
         }
         for place in acks.places(self.held.len()) {
             let held = self.held.remove(place);
@@ -282,11 +305,12 @@ impl Machine {
 
     fn get(&mut self, queue: &str) -> Result<Answer, Error> {
         let Some(delivery) = self.engine().get(queue)? else { return Ok(Answer::Message(None)) };
-        let id = id_of(delivery.payload());
-        assert_eq!(delivery.payload(), payload(id, delivery.payload().len()), "message {id}");
+        let birth = birth_of(delivery.payload());
+        assert_eq!(delivery.payload(), payload(birth, delivery.payload().len()), "{delivery:?}");
         let flag = if delivery.redelivered() { Flag::Yes } else { Flag::No };
+        let (place, deaths) = (delivery.offset().0, deaths(delivery.headers()));
         self.held.push(Held { delivery, queue: queue.to_owned() });
-        Ok(Answer::Message(Some((id, flag))))
+        Ok(Answer::Message(Some(Got { place, birth, flag, deaths })))
     }
 
     fn again(&mut self, end: End) -> Result<(), Error> {
@@ -302,50 +326,29 @@ impl Machine {
         self.open();
         Ok(())
     }
+}
 
-    fn compare(&self, broker: &Broker) {
-        let engine = self.engine();
-        let topology = engine.topology();
-        let exchanges: BTreeMap<_, _> = topology
-            .exchanges
-            .iter()
-            .map(|one| {
-                let alternate = one.options.alternate.clone();
-                (one.name.clone(), Exchange { kind: one.kind, alternate })
-            })
-            .collect();
-        assert_eq!(exchanges, broker.topology.exchanges);
-        let bindings: BTreeSet<_> = topology
-            .bindings
-            .iter()
-            .map(|one| Binding {
-                queue: one.queue.clone(),
-                exchange: one.exchange.clone(),
-                key: one.routing_key.clone(),
-            })
-            .collect();
-        assert_eq!(bindings, broker.topology.bindings);
-        let leads: BTreeSet<_> = topology
-            .exchange_bindings
-            .iter()
-            .map(|one| Lead {
-                destination: one.destination.clone(),
-                source: one.source.clone(),
-                key: one.routing_key.clone(),
-            })
-            .collect();
-        assert_eq!(leads, broker.topology.leads);
-        assert!(topology.queues.iter().map(|one| &one.name).eq(broker.queues.keys()));
-        for view in &topology.queues {
-            let entries = &broker.queues[&view.name].entries;
-            let bytes: usize = entries.iter().map(|entry| entry.bytes).sum();
-            let held = entries.iter().filter(|entry| entry.held).count() as u64;
-            let messages = entries.len() as u64;
-            let found = engine.queue(&view.name).unwrap();
-            assert_eq!((found.ready, found.unacked), (messages - held, held), "{found:?}");
-            assert_eq!((found.messages, found.bytes), (messages, bytes as u64), "{found:?}");
+fn made<'a>(message: &Sent, payload: &'a [u8]) -> Message<'a> {
+    let Sent { exchange, key, delay, ttl, priority, transient, .. } = *message;
+    let mut made =
+        Message::new(exchange, key, payload).delay(Duration::from_secs(delay)).priority(priority);
+    made.ttl = ttl.map(Duration::from_secs);
+    if transient { made.transient() } else { made }
+}
+
+/// The history of a message that was dead-lettered.
+fn deaths(headers: &[u8]) -> Vec<Death> {
+    let headers = TableRef::new(headers).unwrap();
+    let Some(Value::Array(deaths)) = headers.get("x-death") else { return Vec::new() };
+    let of = |death: Value<'_>| {
+        let Value::Table(death) = death else { panic!("{death:?}") };
+        let text = |key| death.get(key).and_then(Value::as_text).unwrap();
+        let reasons = [Reason::Rejected, Reason::Expired, Reason::MaxLength, Reason::DeliveryLimit];
+        Death {
+            queue: text("queue").to_owned(),
+            reason: reasons.into_iter().find(|one| one.name() == text("reason")).unwrap(),
+            count: death.get("count").and_then(Value::as_integer).unwrap(),
         }
-        let report = engine.check(&mut |_| {}).unwrap();
-        assert!(report.problems.is_empty() && report.uncounted == 0, "{report:?}");
-    }
+    };
+    deaths.iter().map(of).collect()
 }

@@ -1,15 +1,25 @@
 //! All operations, in sequences by chance, against a small broker that is written for clarity.
 //!
-//! [`broker`] says what every call has to answer, [`operations`] which calls there are and which are
-//! worth making, [`machine`] makes them on a real engine (stepped, on a disk in memory whose power can
-//! be cut) and compares: the answer of each call, and after each the topology, the depths of all
-//! queues, and the engine's own recount by brute force. A failure is shrunk to the shortest sequence.
+//! [`operations`] lists the calls, [`choice`] says which are worth making. [`broker`] says what every
+//! call has to answer: [`routing`] where messages go, [`queue`] what a queue holds and what leaves it
+//! by itself, [`letters`] where that goes. [`machine`] makes the calls on a real engine (stepped, on a
+//! disk in memory whose power can be cut), [`compare`] compares after each: the topology, the depths
+//! of all queues, and the engine's own recount by brute force. A failure is shrunk to the shortest
+//! sequence.
+//!
+//! Nothing is left to chance: time passes where a call says so, and only there the background works,
+//! once. Before a crash all that is in doubt is made durable: what becomes of it else is the business
+//! of the simulation and of the crash tests.
 //!
 //! `FANLOG_MODEL_CASES=100000` runs more.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails should panic")]
 
 mod broker;
+mod choice;
+mod compare;
+mod letters;
 mod machine;
 mod operations;
+mod queue;
 mod routing;

@@ -219,20 +219,27 @@ impl Delayed {
 
     /// Takes the message that [`Delayed::peek`] showed.
     pub(super) fn take(&mut self, core: &Core, queue: &Queue) -> Option<Ready> {
+        let ready = self.show(core, queue)?;
+        let under_way = self.round.as_mut()?.under_way.as_mut()?;
+        let due = &mut under_way.loaded.as_mut()?.due;
+        let number = due.first()?;
+        due.remove(number);
+        under_way.at = ready.offset.next();
+        self.messages = self.messages.saturating_sub(1);
+        Some(ready)
+    }
+
+    /// The message whose place [`Delayed::peek`] showed; it stays the next.
+    pub(super) fn show(&mut self, core: &Core, queue: &Queue) -> Option<Ready> {
         let under_way = self.round.as_mut()?.under_way.as_mut()?;
         let ack_from = self.stretches.get(&under_way.start)?.ack_from;
         let loaded = under_way.loaded.as_mut()?;
         let number = loaded.due.first()?;
-        loaded.due.remove(number);
         let Loaded { view, guard, copy, lists, .. } = &**loaded;
-        let offset = view.offset_of(number);
         let before = lists.iter().filter_map(|list| list.before(view, number)).max();
         let from = before.map_or(ack_from, |before| view.offset_of(before).next().0);
         let earlier = earlier_of(core, queue, view, number);
-        let ready = ready_in(view, guard, *copy, number, from, earlier);
-        under_way.at = offset.next();
-        self.messages = self.messages.saturating_sub(1);
-        Some(ready)
+        Some(ready_in(view, guard, *copy, number, from, earlier))
     }
 
     /// Nobody goes on for now: views are given up, that of the cursor too. What lies behind it will

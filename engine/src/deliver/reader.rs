@@ -197,6 +197,11 @@ impl Reader {
         self.delayed.as_mut()?.take(core, queue)
     }
 
+    /// The message whose place [`Reader::peek_due`] showed; it stays the next.
+    pub(crate) fn show_due(&mut self, core: &Core, queue: &Queue) -> Option<Ready> {
+        self.delayed.as_mut()?.show(core, queue)
+    }
+
     /// When the next message is due that was passed by.
     pub(crate) fn next_due_us(&self) -> Option<u64> {
         self.delayed.as_ref()?.next_us()

@@ -124,8 +124,7 @@ impl Source {
         Ok((first, first.is_none() && due.is_some()))
     }
 
-    /// The next message of a level, whatever the lease: it stays the next. None is shown while one
-    /// that was delayed would come before the others.
+    /// The next message of a level, whatever the lease: it stays the next.
     ///
     /// # Errors
     ///
@@ -133,7 +132,7 @@ impl Source {
     pub(super) fn head(&mut self, at: usize, core: &Core, queue: &Queue) -> Result<Option<Ready>> {
         match self.first_in(at, core, queue)? {
             (Some(claim), _) => claim.read(core).map(Some),
-            (None, true) => Ok(None),
+            (None, true) => Ok(self.readers[at].show_due(core, queue)),
             (None, false) => {
                 let reader = &mut self.readers[at];
                 Ok(reader.peek(core, queue)?.and_then(|_| reader.show(core, queue)))

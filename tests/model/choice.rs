@@ -1,0 +1,187 @@
+//! Which calls are worth making, and how often each is made.
+
+use std::time::Duration;
+
+use fanlog::{ExchangeKind, QueueOptions};
+use proptest::{option, prelude::*};
+
+use crate::{
+    broker::Broker,
+    operations::{End, Every, Operation, Sent, Settle},
+};
+
+/// Few names and keys: so that calls meet.
+pub(crate) const QUEUES: [&str; 4] = ["q0", "q1", "q2", "q3"];
+const EXCHANGES: [&str; 3] = ["fan", "one", "two"];
+const KEYS: [&str; 4] = ["", "a", "a.b", "b.a.c"];
+/// Of bindings: keys too, where the exchange knows no patterns.
+const PATTERNS: [&str; 8] = ["", "a", "a.b", "b.a.c", "#", "a.*", "#.a.#", "*.*.c"];
+
+fn kind() -> impl Strategy<Value = ExchangeKind> {
+    prop::sample::select(&[ExchangeKind::Fanout, ExchangeKind::Direct, ExchangeKind::Topic][..])
+}
+
+fn queue() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(&QUEUES[..])
+}
+
+fn exchange() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(&EXCHANGES[..])
+}
+
+fn key() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(&KEYS[..])
+}
+
+fn pattern() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(&PATTERNS[..])
+}
+
+/// Where a message enters, and with which key.
+fn address() -> impl Strategy<Value = (&'static str, &'static str)> {
+    prop_oneof![2 => (exchange(), key()), 1 => queue().prop_map(|queue| ("", queue))]
+}
+
+/// Small ones, and some of which a few fill a segment.
+fn bytes() -> impl Strategy<Value = usize> {
+    prop_oneof![6 => 8_usize..200, 1 => 8_usize..20_000]
+}
+
+/// Most are due at once, have no time of their own, and are to be kept.
+fn message() -> impl Strategy<Value = Sent> {
+    let delay = prop_oneof![5 => Just(0_u64), 1 => 1_u64..200];
+    let ttl = option::weighted(0.15, 1_u64..100);
+    let priority = prop_oneof![2 => Just(0_u8), 1 => 0_u8..5];
+    (address(), bytes(), delay, ttl, priority, prop::bool::weighted(0.1)).prop_map(
+        |((exchange, key), bytes, delay, ttl, priority, transient)| Sent {
+            exchange,
+            key,
+            bytes,
+            delay,
+            ttl,
+            priority,
+            transient,
+        },
+    )
+}
+
+/// Where a queue's dead letters go, and with which key.
+fn dead_letters() -> impl Strategy<Value = (Option<String>, Option<String>)> {
+    let key = prop_oneof![queue(), key()];
+    let to = prop_oneof![2 => exchange(), 1 => Just("")];
+    option::weighted(0.4, (to, option::of(key))).prop_map(|to| match to {
+        None => (None, None),
+        Some((exchange, key)) => (Some(exchange.to_owned()), key.map(str::to_owned)),
+    })
+}
+
+fn options() -> impl Strategy<Value = QueueOptions> {
+    let durable = prop::bool::weighted(0.8);
+    let ttl = option::weighted(0.25, (1_u64..100).prop_map(Duration::from_secs));
+    let lengths = (option::weighted(0.25, 0_u64..6), option::weighted(0.15, 0_u64..1000));
+    let limits = (option::weighted(0.2, 1_u8..4), option::weighted(0.2, 0_u32..3));
+    (durable, ttl, lengths, limits, dead_letters()).prop_map(
+        |(durable, message_ttl, lengths, limits, dead_letters)| QueueOptions {
+            durable,
+            message_ttl,
+            messages_max: lengths.0,
+            bytes_max: lengths.1,
+            priority_max: limits.0,
+            // The background looks at messages that came back too often where it looks for others.
+            delivery_limit: limits.1.filter(|_| message_ttl.is_some() || dead_letters.0.is_some()),
+            dead_letter_exchange: dead_letters.0,
+            dead_letter_key: dead_letters.1,
+            ack_timeout: Some(Duration::MAX),
+            ..QueueOptions::default()
+        },
+    )
+}
+
+/// Two exchanges with a queue each: most sequences have something to do from then on.
+pub(crate) fn first() -> impl Strategy<Value = Vec<Operation>> {
+    let bound = |at: usize| {
+        (kind(), pattern(), options()).prop_map(move |(kind, key, options)| {
+            let (name, queue) = (EXCHANGES[at], QUEUES[at]);
+            vec![
+                Operation::DeclareExchange { name, kind, alternate: None },
+                Operation::DeclareQueue { name: queue, options },
+                Operation::Bind { queue, exchange: name, key },
+            ]
+        })
+    };
+    (bound(0), bound(1)).prop_map(|(first, second)| [first, second].concat())
+}
+
+/// Of exchanges, queues and what binds them.
+fn topology() -> impl Strategy<Value = Operation> {
+    let alternate = prop_oneof![3 => Just(None), 1 => exchange().prop_map(Some)];
+    let declare = (exchange(), kind(), alternate)
+        .prop_map(|(name, kind, alternate)| Operation::DeclareExchange { name, kind, alternate });
+    let ends = || (exchange(), exchange(), pattern());
+    let lead = ends().prop_map(|(destination, source, key)| Operation::BindExchange {
+        destination,
+        source,
+        key,
+    });
+    let lead_no_more = ends().prop_map(|(destination, source, key)| Operation::UnbindExchange {
+        destination,
+        source,
+        key,
+    });
+    let bind = (queue(), exchange(), pattern())
+        .prop_map(|(queue, exchange, key)| Operation::Bind { queue, exchange, key });
+    let unbind = (queue(), exchange(), pattern())
+        .prop_map(|(queue, exchange, key)| Operation::Unbind { queue, exchange, key });
+    let declare_queue =
+        (queue(), options()).prop_map(|(name, options)| Operation::DeclareQueue { name, options });
+    prop_oneof![
+        2 => declare,
+        2 => lead,
+        1 => lead_no_more,
+        3 => declare_queue,
+        3 => bind,
+        1 => unbind,
+        1 => exchange().prop_map(|name| Operation::DeleteExchange { name }),
+        1 => queue().prop_map(|name| Operation::DeleteQueue { name }),
+    ]
+}
+
+/// The next call. What can't be has its turn too, less often.
+pub(crate) fn next(broker: &Broker) -> BoxedStrategy<Operation> {
+    let last = broker.last_sequence();
+    let numbered =
+        (last.saturating_sub(1).max(1)..last + 3, message()).prop_map(|(sequence, message)| {
+            let message = Sent { transient: false, ..message };
+            Operation::PublishNumbered { sequence, message }
+        });
+    let batch = prop::collection::vec(message(), 1..5).prop_map(Operation::PublishBatch);
+    let messages = prop::collection::vec(message(), 0..3);
+    let acks = (0_usize..3, 1_usize..4).prop_map(|(first, stride)| Every { first, stride });
+    let transaction = (messages, acks, prop::bool::weighted(0.7))
+        .prop_map(|(messages, acks, commit)| Operation::Transaction { messages, acks, commit });
+    let how = prop_oneof![
+        3 => any::<bool>().prop_map(|wait| Settle::Ack { wait }),
+        2 => Just(Settle::Requeue),
+        2 => Just(Settle::Reject),
+    ];
+    let settle = (any::<prop::sample::Index>(), how)
+        .prop_map(|(place, how)| Operation::Settle { place, how });
+    let end = prop_oneof![Just(End::Close), Just(End::Kill), Just(End::PowerCut)];
+    let held = if broker.held().is_empty() { 1 } else { 6 };
+    prop_oneof![
+        11 => message().prop_map(Operation::Publish),
+        1 => numbered,
+        3 => batch,
+        8 => queue().prop_map(|queue| Operation::Get { queue }),
+        1 => queue().prop_map(|queue| Operation::Peek { queue }),
+        held => settle,
+        3 => transaction,
+        11 => topology(),
+        1 => queue().prop_map(|queue| Operation::Purge { queue }),
+        1 => Just(Operation::Checkpoint),
+        1 => Just(Operation::Reclaim),
+        4 => (1_u64..40).prop_map(|seconds| Operation::Advance { seconds }),
+        2 => end.prop_map(Operation::Again),
+    ]
+    .boxed()
+}

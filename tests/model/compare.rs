@@ -1,0 +1,76 @@
+//! What an engine says of itself, compared with the broker.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fanlog::Engine;
+
+use crate::{
+    broker::Broker,
+    queue::Queue,
+    routing::{Binding, Exchange, Lead},
+};
+
+/// Compares everything.
+pub(crate) fn compare(engine: &Engine, broker: &Broker) {
+    compare_topology(engine, broker);
+    for (name, queue) in &broker.queues {
+        compare_queue(engine, name, queue, broker.all_written());
+    }
+    let report = engine.check(&mut |_| {}).unwrap();
+    assert!(report.problems.is_empty() && report.uncounted == 0, "{report:?}");
+}
+
+fn compare_topology(engine: &Engine, broker: &Broker) {
+    let topology = engine.topology();
+    let exchanges: BTreeMap<_, _> = topology
+        .exchanges
+        .iter()
+        .map(|one| {
+            let alternate = one.options.alternate.clone();
+            (one.name.clone(), Exchange { kind: one.kind, alternate })
+        })
+        .collect();
+    assert_eq!(exchanges, broker.topology.exchanges);
+    let bindings: BTreeSet<_> = topology
+        .bindings
+        .iter()
+        .map(|one| Binding {
+            queue: one.queue.clone(),
+            exchange: one.exchange.clone(),
+            key: one.routing_key.clone(),
+        })
+        .collect();
+    assert_eq!(bindings, broker.topology.bindings);
+    let leads: BTreeSet<_> = topology
+        .exchange_bindings
+        .iter()
+        .map(|one| Lead {
+            destination: one.destination.clone(),
+            source: one.source.clone(),
+            key: one.routing_key.clone(),
+        })
+        .collect();
+    assert_eq!(leads, broker.topology.leads);
+    let queues = topology.queues.iter().map(|one| (&one.name, &one.options));
+    assert!(queues.eq(broker.queues.iter().map(|(name, queue)| (name, &queue.options))));
+}
+
+/// Messages and their bytes.
+fn sum(queue: &Queue, held: bool) -> (u64, u64) {
+    let entries = queue.entries.iter().filter(|entry| entry.held == held);
+    entries.fold((0, 0), |(messages, bytes), entry| (messages + 1, bytes + entry.bytes as u64))
+}
+
+/// An ack counts in the whole once it is written, in what is ready and unacked at once.
+fn compare_queue(engine: &Engine, name: &str, queue: &Queue, all_written: bool) {
+    let found = engine.queue(name).unwrap();
+    let (ready, unacked) = (sum(queue, false), sum(queue, true));
+    assert_eq!((found.ready, found.ready_bytes), ready, "{found:?}");
+    assert_eq!((found.unacked, found.unacked_bytes), unacked, "{found:?}");
+    let whole = (ready.0 + unacked.0, ready.1 + unacked.1);
+    if all_written {
+        assert_eq!((found.messages, found.bytes), whole, "{found:?}");
+    } else {
+        assert!(found.messages >= whole.0 && found.bytes >= whole.1, "{found:?}");
+    }
+}

@@ -1,0 +1,59 @@
+//! Where messages go that leave a queue by themselves.
+
+use crate::{
+    broker::Broker,
+    queue::{Death, Entry, Flag, Gone, Reason},
+};
+
+/// The queues that a message must not come to again, as it would go in a circle in which nobody
+/// rejected it.
+fn been_in(deaths: &[Death], queue: &str, reason: Reason) -> Vec<String> {
+    if reason == Reason::Rejected {
+        return Vec::new();
+    }
+    let before = deaths.iter().take_while(|death| death.reason != Reason::Rejected);
+    let mut names: Vec<String> = before.map(|death| death.queue.clone()).collect();
+    names.push(queue.to_owned());
+    names
+}
+
+/// A history with one more death: again for the same reason is counted.
+fn with_death(deaths: &[Death], queue: &str, reason: Reason) -> Vec<Death> {
+    let same = |death: &&Death| death.queue == queue && death.reason == reason;
+    let count = deaths.iter().find(same).map_or(0, |death| death.count);
+    let newest = Death { queue: queue.to_owned(), reason, count: count + 1 };
+    let others = deaths.iter().filter(|death| !same(death)).cloned();
+    std::iter::once(newest).chain(others).collect()
+}
+
+impl Broker {
+    /// What left a queue goes to its dead-letter exchange, if it has one and a queue there takes it.
+    pub(super) fn leave(&mut self, from: &str, gone: Gone) {
+        let options = self.queues[from].options.clone();
+        for (entry, reason) in gone {
+            self.unwritten = true;
+            let Some(exchange) = &options.dead_letter_exchange else { continue };
+            let key = options.dead_letter_key.as_ref().unwrap_or(&entry.key);
+            let not_to = been_in(&entry.deaths, from, reason);
+            let mut queues = self.route(exchange, key).unwrap_or_default();
+            queues.retain(|queue| !not_to.contains(queue));
+            if queues.is_empty() {
+                continue;
+            }
+            let copy = Entry {
+                place: self.next_place,
+                key: key.clone(),
+                transient: false,
+                since: self.now(),
+                expiry: None,
+                deaths: with_death(&entry.deaths, from, reason),
+                flag: Flag::No,
+                returns: 0,
+                held: false,
+                ..entry
+            };
+            self.next_place += 1;
+            self.arriving.extend(queues.into_iter().map(|queue| (queue, copy.clone())));
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! One queue: what it holds, in which order it comes, and what leaves it by itself.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+use fanlog::QueueOptions;
+
+/// Number of a stored message: how many were stored before it. Its copies have their own.
+pub(crate) type Place = u64;
+
+/// Whether a message is flagged as redelivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flag {
+    No,
+    Yes,
+    /// It depends on how far the lease reached.
+    Maybe,
+}
+
+/// Why a message left a queue otherwise than by an ack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    Rejected,
+    Expired,
+    MaxLength,
+    DeliveryLimit,
+}
+
+impl Reason {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Rejected => "rejected",
+            Self::Expired => "expired",
+            Self::MaxLength => "maxlen",
+            Self::DeliveryLimit => "delivery_limit",
+        }
+    }
+}
+
+/// That a message left a queue for a reason, so often.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Death {
+    pub(crate) queue: String,
+    pub(crate) reason: Reason,
+    pub(crate) count: i64,
+}
+
+/// A message in a queue. Its times count from the beginning.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) place: Place,
+    /// The place of the message that it is a copy of, or its own: its payload says so.
+    pub(crate) birth: Place,
+    pub(crate) bytes: usize,
+    pub(crate) key: String,
+    pub(crate) priority: u8,
+    pub(crate) transient: bool,
+    /// From when on it can be delivered.
+    pub(crate) since: Duration,
+    /// When its own time is over.
+    pub(crate) expiry: Option<Duration>,
+    /// The latest first.
+    pub(crate) deaths: Vec<Death>,
+    pub(crate) flag: Flag,
+    /// How often it came back.
+    pub(crate) returns: u32,
+    /// Somebody has it.
+    pub(crate) held: bool,
+}
+
+/// What left a queue.
+pub(crate) type Gone = Vec<(Entry, Reason)>;
+
+/// A queue: its messages in the order of their places.
+#[derive(Debug, Clone)]
+pub(crate) struct Queue {
+    pub(crate) options: QueueOptions,
+    /// How many were declared before it.
+    pub(crate) number: u64,
+    pub(crate) entries: Vec<Entry>,
+    /// The background looks at it.
+    pub(crate) watched: bool,
+}
+
+impl Queue {
+    pub(crate) fn new(options: &QueueOptions, number: u64) -> Self {
+        let options = options.clone();
+        let watched = options.message_ttl.is_some()
+            || options.messages_max.is_some()
+            || options.bytes_max.is_some()
+            || options.dead_letter_exchange.is_some();
+        Self { options, number, entries: Vec::new(), watched }
+    }
+
+    /// Whether what is too much is dropped from the head.
+    pub(crate) fn is_bounded(&self) -> bool {
+        self.options.messages_max.is_some() || self.options.bytes_max.is_some()
+    }
+
+    /// The priorities that it tells apart.
+    fn levels(&self) -> RangeInclusive<u8> {
+        0..=self.options.priority_max.unwrap_or(0)
+    }
+
+    fn level(&self, entry: &Entry) -> u8 {
+        entry.priority.min(*self.levels().end())
+    }
+
+    fn take(&mut self, place: Place) -> Entry {
+        let at = self.entries.iter().position(|entry| entry.place == place);
+        self.entries.remove(at.expect("it is in the queue"))
+    }
+
+    fn take_all(&mut self, gone: Vec<(Place, Reason)>) -> Gone {
+        gone.into_iter().map(|(place, reason)| (self.take(place), reason)).collect()
+    }
+
+    fn ready_in(&self, level: u8, now: Duration) -> impl Iterator<Item = &Entry> {
+        let ready = move |entry: &&Entry| !entry.held && entry.since <= now;
+        self.entries.iter().filter(ready).filter(move |entry| self.level(entry) == level)
+    }
+
+    /// What is ready, the next one first: of the highest priority, the first.
+    fn ready(&self, now: Duration) -> impl Iterator<Item = &Entry> {
+        self.levels().rev().flat_map(move |level| self.ready_in(level, now))
+    }
+
+    /// Why a message is not delivered but leaves, if it does.
+    fn verdict(&self, entry: &Entry, now: Duration) -> Option<Reason> {
+        let ttl = self.options.message_ttl.map(|ttl| entry.since + ttl);
+        if ttl.into_iter().chain(entry.expiry).any(|expiry| expiry <= now) {
+            return Some(Reason::Expired);
+        }
+        let limit = self.options.delivery_limit?;
+        (entry.returns > limit).then_some(Reason::DeliveryLimit)
+    }
+
+    /// What may be looked at, in order.
+    pub(crate) fn peek(&self, now: Duration) -> Vec<Place> {
+        let stays = |entry: &&Entry| self.verdict(entry, now).is_none();
+        self.ready(now).filter(stays).map(|entry| entry.place).collect()
+    }
+
+    /// The next message, and what leaves on the way to it.
+    pub(crate) fn next(&mut self, now: Duration) -> (Option<Place>, Gone) {
+        let mut gone = Vec::new();
+        let mut next = None;
+        for entry in self.ready(now) {
+            let Some(reason) = self.verdict(entry, now) else {
+                next = Some(entry.place);
+                break;
+            };
+            gone.push((entry.place, reason));
+        }
+        (next, self.take_all(gone))
+    }
+
+    /// Drops the oldest of too many ready ones, of the lowest priority first.
+    pub(crate) fn shorten(&mut self, now: Duration) -> Gone {
+        let messages_max = self.options.messages_max.unwrap_or(u64::MAX);
+        let bytes_max = self.options.bytes_max.unwrap_or(u64::MAX);
+        let waiting = || self.entries.iter().filter(|entry| !entry.held);
+        let mut messages = waiting().count() as u64;
+        let mut bytes = waiting().map(|entry| entry.bytes as u64).sum::<u64>();
+        let mut gone = Vec::new();
+        for entry in self.levels().flat_map(|level| self.ready_in(level, now)) {
+            if messages <= messages_max && bytes <= bytes_max {
+                break;
+            }
+            messages -= 1;
+            bytes -= entry.bytes as u64;
+            gone.push((entry.place, Reason::MaxLength));
+        }
+        self.take_all(gone)
+    }
+
+    /// What the background drops: of each priority the first ones, as long as they have to leave, and
+    /// then what is too much.
+    pub(crate) fn trim(&mut self, now: Duration) -> Gone {
+        let mut gone = Vec::new();
+        for level in self.levels() {
+            let leaves = |entry: &Entry| Some((entry.place, self.verdict(entry, now)?));
+            gone.extend(self.ready_in(level, now).map_while(leaves));
+        }
+        let mut gone = self.take_all(gone);
+        gone.extend(self.shorten(now));
+        gone
+    }
+
+    /// Drops what nobody has.
+    pub(crate) fn purge(&mut self) -> u64 {
+        let before = self.entries.len();
+        self.entries.retain(|entry| entry.held);
+        (before - self.entries.len()) as u64
+    }
+
+    /// Takes out a message that somebody has.
+    pub(crate) fn settle(&mut self, place: Place) -> Entry {
+        self.take(place)
+    }
+
+    /// A message that somebody has comes back.
+    pub(crate) fn give_back(&mut self, place: Place) {
+        let entry = self.entries.iter_mut().find(|entry| entry.place == place);
+        let entry = entry.expect("a message in hand is in its queue");
+        (entry.held, entry.flag) = (false, Flag::Yes);
+        entry.returns += 1;
+    }
+}
