@@ -66,7 +66,7 @@ impl Letter {
         let (fields, bytes) = (&self.ready.fields, self.ready.guard.bytes());
         Message {
             priority: fields.priority,
-            durability: Durability::Synced,
+            durability: durability(fields.transient),
             ..Message::new(exchange, &self.key, fields.payload.of(bytes))
                 .properties(fields.properties.of(bytes))
                 .headers(&self.headers)
@@ -100,7 +100,7 @@ impl<'a> Refused<'a> {
         let not_to = cycling(message.headers, &death);
         let headers = with_death(message.headers, &death);
         let key = key.unwrap_or(message.routing_key);
-        let routed = route(core, exchange, key, &headers, &not_to)?;
+        let routed = route(core, exchange, key, &headers, &not_to, is_transient(message))?;
         Ok(routed.map(|routed| Self { exchange, key, headers, routed }))
     }
 
@@ -108,12 +108,22 @@ impl<'a> Refused<'a> {
     pub(crate) fn message<'b>(&'b self, of: &Message<'b>) -> Message<'b> {
         Message {
             priority: of.priority,
-            durability: Durability::Synced,
+            durability: durability(is_transient(of)),
             ..Message::new(self.exchange, self.key, of.payload)
                 .properties(of.properties)
                 .headers(&self.headers)
         }
     }
+}
+
+fn is_transient(message: &Message<'_>) -> bool {
+    message.durability == Durability::Transient
+}
+
+/// The copy of a transient message is transient too; of any other it is synced, as the ack of the
+/// original is in the same batch.
+fn durability(transient: bool) -> Durability {
+    if transient { Durability::Transient } else { Durability::Synced }
 }
 
 /// Where a copy goes; `None` if nowhere: then there is none.
@@ -123,8 +133,9 @@ fn route(
     key: &str,
     headers: &[u8],
     not_to: &[String],
+    transient: bool,
 ) -> Result<Option<Routed>> {
-    let routed = core.route_without(exchange, key, headers, false, |tables| {
+    let routed = core.route_without(exchange, key, headers, transient, |tables| {
         let queues = not_to.iter().filter_map(|name| tables.queue(name).ok());
         queues.collect::<Vec<QueueId>>()
     });
@@ -154,8 +165,11 @@ pub(crate) fn relocate(
         let (mut messages, mut targets) = (Vec::new(), Vec::new());
         for letter in &letters {
             // The engine ended, or numbers are used up: it stays as it is.
-            let Letter { key, headers, not_to, .. } = letter;
-            let Ok(target) = route(core, exchange, key, headers, not_to) else { return Ok(false) };
+            let Letter { ready, key, headers, not_to } = letter;
+            let transient = ready.fields.transient;
+            let Ok(target) = route(core, exchange, key, headers, not_to, transient) else {
+                return Ok(false);
+            };
             if let Some(target) = target {
                 messages.push(letter.message(exchange));
                 targets.push(target);

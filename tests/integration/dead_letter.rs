@@ -88,6 +88,29 @@ fn a_rejected_message_goes_there_with_all_that_it_has_and_its_history() {
 }
 
 #[test]
+fn the_copy_of_a_transient_message_is_transient_and_of_others_it_is_not() {
+    let (machine, engine) = with(&dead());
+    for (text, transient) in [("t", true), ("kept", false), ("u", true)] {
+        let message = Message::new("", "work", text.as_bytes());
+        let message = if transient { message.transient() } else { message };
+        engine.publisher().publish(&message).unwrap();
+    }
+    let consumer = consume(&engine, "work", 9);
+    for delivery in ready(&consumer) {
+        delivery.nack(false).unwrap();
+    }
+    settle(&engine);
+    assert_eq!(unacked(&engine, "dead"), ["t", "kept", "u"]);
+    sound(&engine);
+    for machine in [machine.killed(), machine.power_cut()] {
+        let engine = machine.open();
+        assert_eq!(unacked(&engine, "dead"), ["kept"]);
+        assert_eq!(engine.queue("work").unwrap().messages, 0);
+        sound(&engine);
+    }
+}
+
+#[test]
 fn get_takes_and_peek_shows_only_what_stays_and_a_rejection_there_counts_too() {
     let options = QueueOptions { message_ttl: Some(Duration::from_secs(5)), ..dead() };
     let (machine, engine) = with(&options);

@@ -2,7 +2,10 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 
-use fanlog_segment_format::{ExchangeId, Offset, RouteId, record::MessageRecord};
+use fanlog_segment_format::{
+    ExchangeId, Offset, RouteId,
+    record::{DurabilityMode, MessageRecord},
+};
 
 use super::{
     Claim, Earlier, Level,
@@ -59,6 +62,8 @@ impl Part {
 pub(crate) struct Fields {
     pub(crate) exchange: ExchangeId,
     pub(crate) priority: u8,
+    /// It ends with this opening of the store.
+    pub(crate) transient: bool,
     pub(crate) time_us: u64,
     /// From when on it could be delivered.
     pub(crate) ready_us: u64,
@@ -75,6 +80,7 @@ impl Fields {
         Self {
             exchange: record.exchange,
             priority: record.priority,
+            transient: record.mode == DurabilityMode::Transient,
             time_us: record.time_us,
             ready_us: record.due_us.unwrap_or(record.time_us),
             expiry_us: record.expiry_us,
