@@ -22,6 +22,7 @@ mod progress;
 mod publish;
 mod purge;
 mod reclaim;
+mod repair;
 mod signals;
 mod store;
 mod table;
@@ -59,6 +60,7 @@ Examples:
   fanlog info orders
   fanlog consume orders --queue billing --count 10
   fanlog verify orders
+  fanlog repair orders
   fanlog backup orders /mnt/backup/orders";
 
 #[derive(Subcommand)]
@@ -70,6 +72,7 @@ enum Command {
     Consume(consume::Consume),
     Purge(purge::Purge),
     Reclaim(reclaim::Reclaim),
+    Repair(repair::Repair),
     Backup(backup::Backup),
     Dump(dump::DumpCommand),
     #[command(subcommand)]
@@ -86,6 +89,7 @@ impl Command {
             Self::Consume(command) => command.run(),
             Self::Purge(command) => command.run(),
             Self::Reclaim(command) => command.run(),
+            Self::Repair(command) => command.run(),
             Self::Backup(command) => command.run(),
             Self::Dump(command) => command.run(),
             Self::Torture(command) => command.run(),
@@ -102,6 +106,7 @@ impl Command {
             Self::Consume(command) => &command.dir,
             Self::Purge(command) => &command.dir,
             Self::Reclaim(command) => &command.dir,
+            Self::Repair(command) => &command.dir,
             Self::Backup(command) => &command.dir,
             Self::Dump(command) => &command.dir,
             Self::Torture(command) => command.dir(),

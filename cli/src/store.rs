@@ -31,6 +31,9 @@ pub(crate) struct Damage {
     /// and end with status 3
     #[arg(long, value_name = "WHAT", default_value = "fail")]
     on_damage: Choice,
+    /// The same as --on-damage quarantine: what is undamaged is read
+    #[arg(long, conflicts_with = "on_damage")]
+    salvage: bool,
 }
 
 #[derive(ValueEnum, Clone, Copy)]
@@ -43,6 +46,7 @@ impl Damage {
     /// The engine's setting.
     pub(crate) fn choice(self) -> OnDamage {
         match self.on_damage {
+            Choice::Fail if self.salvage => OnDamage::Quarantine,
             Choice::Fail => OnDamage::Fail,
             Choice::Quarantine => OnDamage::Quarantine,
         }
@@ -93,12 +97,17 @@ impl Settings {
         let create = if_missing == IfMissing::Create;
         // Fail, because waiting would also wait for a disk that is full.
         let when_full = WhenFull::Fail;
-        let mut config = Config { create, when_full, on_damage, ..Config::default() };
+        Ok(Engine::open(dir, Config { create, when_full, on_damage, ..self.config() })?)
+    }
+
+    /// The settings that were given.
+    pub(crate) fn config(&self) -> Config {
+        let mut config = Config::default();
         if let Some(bytes) = self.segment_bytes {
             // What cannot be rounded is far out of the range, and the engine says so.
             config.segment_bytes_max = bytes.checked_next_multiple_of(4096).unwrap_or(bytes);
         }
-        Ok(Engine::open(dir, config)?)
+        config
     }
 }
 

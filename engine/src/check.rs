@@ -79,8 +79,8 @@ pub fn verify(dir: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Report> 
     verify_with(dir, Config::default(), progress)
 }
 
-/// As [`verify`], with settings: with [`OnDamage::Quarantine`](crate::OnDamage::Quarantine) damage that
-/// shows at opening is among the problems, and the rest is verified all the same. Writes nothing
+/// As [`verify`], with settings: unless `on_damage` is [`OnDamage::Fail`](crate::OnDamage::Fail) damage
+/// that shows at opening is among the problems, and the rest is verified all the same. Writes nothing
 /// either.
 ///
 /// # Errors

@@ -26,7 +26,14 @@ pub enum OnDamage {
     /// It opens what is left. What is missing is told in
     /// [`RecoveryReport::gaps`](crate::RecoveryReport::gaps), all else is delivered. Damaged files
     /// are kept under names that begin with `damaged-`; what could be read of them is in new files.
+    ///
+    /// Damage within a sealed segment costs what is damaged and nothing else, and is told when it is
+    /// read: opening does not look for it.
     Quarantine,
+    /// As `Quarantine`, and opening looks for all damage that there is: it reads every byte of the
+    /// store, so it takes as long as that does. Afterwards nothing damaged is part of the store. Of a
+    /// torn tail that is cut a copy is kept as well.
+    Repair,
 }
 
 /// How far a confirm reaches. Chosen per message.

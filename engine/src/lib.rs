@@ -43,6 +43,7 @@ mod queue_options;
 mod reclaim;
 mod reclaim_now;
 mod recovery;
+pub mod repair;
 mod rewrite;
 mod route;
 mod stats;
@@ -79,7 +80,7 @@ pub use crate::{
     publish::{Confirm, Publisher, Ticket},
     queue_options::{Overflow, QueueOptions},
     reclaim_now::ReclaimReport,
-    recovery::{Cut, Gap, RecoveryReport},
+    recovery::{Cut, Gap, RecoveryReport, SetAside},
     route::{Change, ExchangeKind},
     stats::{Histogram, Stats},
     transaction::Transaction,

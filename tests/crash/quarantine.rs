@@ -14,12 +14,16 @@ use fanlog_tests::{
 
 use crate::cuts::{IMAGES, assert_none, for_each, run};
 
-/// Runs that are closed in the end, and how each is damaged.
+/// Runs, of which half are closed in the end; with the second half of them damage is repaired.
 const SEEDS: u64 = 4;
+/// How many kinds of damage there are.
+const KINDS: u64 = 9;
+/// The one that only a repair looks for.
+const DEEP: u64 = 8;
 
-fn open_around(remains: &Remains, disk: &MemoryStorage) -> Result<World, Stop> {
+fn open_around(remains: &Remains, disk: &MemoryStorage, how: OnDamage) -> Result<World, Stop> {
     let mut world = remains.world_on(disk.clone());
-    world.config().on_damage = OnDamage::Quarantine;
+    world.config().on_damage = how;
     world.open().map(|()| world)
 }
 
@@ -73,6 +77,10 @@ fn harm(disk: &MemoryStorage, kind: u64) -> &'static str {
             disk.truncate(last, 8192).unwrap();
             "the last segment is short"
         }
+        DEEP => {
+            disk.corrupt(first, 4096 + 100, 1).unwrap();
+            "a record of the first segment is bad"
+        }
         _ => {
             let bytes = disk.read_file(first).unwrap();
             disk.write_file("00000777.seg", &bytes).unwrap();
@@ -85,9 +93,9 @@ fn shown(world: &World, remains: &Remains) -> Result<Shown, String> {
     around::compare(world.engine(), &remains.model).map(|around| around.shown)
 }
 
-fn cut_everywhere(remains: &Remains, image: &MemoryStorage) -> Result<u64, String> {
+fn cut_everywhere(remains: &Remains, image: &MemoryStorage, how: OnDamage) -> Result<u64, String> {
     let whole = image.deep_copy();
-    let world = open_around(remains, &whole).map_err(|stop| format!("{stop:?}"))?;
+    let world = open_around(remains, &whole, how).map_err(|stop| format!("{stop:?}"))?;
     if world.engine().recovery().gaps.is_empty() {
         return Err("it is not told".into());
     }
@@ -97,7 +105,7 @@ fn cut_everywhere(remains: &Remains, image: &MemoryStorage) -> Result<u64, Strin
     for cut in 0..operations {
         let disk = image.deep_copy();
         disk.cut_at(cut);
-        match open_around(remains, &disk) {
+        match open_around(remains, &disk, how) {
             Err(Stop::Broken) => {}
             other => return Err(format!("cut at {cut}: {:?}", other.map(drop))),
         }
@@ -105,8 +113,8 @@ fn cut_everywhere(remains: &Remains, image: &MemoryStorage) -> Result<u64, Strin
         for (mode, chance) in IMAGES {
             let place = || format!("cut at {cut} ({operation:?}), image {mode:?} {chance}");
             let again = disk.crash_image(chance, mode);
-            let mut world =
-                open_around(remains, &again).map_err(|stop| format!("{}: {stop:?}", place()))?;
+            let mut world = open_around(remains, &again, how)
+                .map_err(|stop| format!("{}: {stop:?}", place()))?;
             let found = again_shown(&world, remains)
                 .map_err(|problem| format!("{}: {problem}", place()))?;
             if found != expected {
@@ -142,8 +150,9 @@ fn again_shown(world: &World, remains: &Remains) -> Result<Shown, String> {
 #[test]
 fn recovery_around_damage_may_be_cut_anywhere_and_repeated() {
     let harmless = AtomicU64::new(0);
-    let failures = for_each(SEEDS * 8, |number| {
-        let (seed, kind) = (number / 8, number % 8);
+    let failures = for_each(SEEDS * KINDS, |number| {
+        let (seed, kind) = (number / KINDS, number % KINDS);
+        let how = if seed < SEEDS / 2 { OnDamage::Quarantine } else { OnDamage::Repair };
         let mut world = run(seed + 20, 150, None)?;
         if seed % 2 == 0 {
             world.settle().and_then(|()| world.close()).map_err(|stop| format!("{stop:?}"))?;
@@ -157,12 +166,13 @@ fn recovery_around_damage_may_be_cut_anywhere_and_repeated() {
         let remains = world.power_off().map_err(|stop| format!("{stop:?}"))?;
         let image = remains.image(0, CrashMode::KeepAll);
         let what = harm(&image, kind);
-        if remains.world_on(image.deep_copy()).open().is_ok() {
-            // A segment that is not listed any more.
+        let looked_for = kind == DEEP && how == OnDamage::Repair;
+        if !looked_for && remains.world_on(image.deep_copy()).open().is_ok() {
+            // A segment that is not listed any more, or damage that opening does not look for.
             harmless.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         }
-        let operations = cut_everywhere(&remains, &image)
+        let operations = cut_everywhere(&remains, &image, how)
             .map_err(|problem| format!("seed {seed}, {what}: {problem}"))?;
         if operations < 5 {
             return Err(format!("seed {seed}, {what}: only {operations} operations"));

@@ -178,7 +178,7 @@ fn a_store_can_be_read_in_a_directory_that_can_not_be_written() {
 }
 
 /// A copy of the program where any user can run it.
-fn for_everyone(program: &Path, place: &Path) -> PathBuf {
+pub(crate) fn for_everyone(program: &Path, place: &Path) -> PathBuf {
     std::fs::set_permissions(place, std::fs::Permissions::from_mode(0o755)).unwrap();
     let copy = place.join("tests");
     std::fs::copy(program, &copy).unwrap();

@@ -18,8 +18,16 @@ fn nonsense_on_the_command_line_is_usage() {
 #[test]
 fn help_has_examples_for_every_command() {
     let store = Store::new();
-    let commands =
-        ["info", "verify", "declare", "publish", "consume", "torture publish", "torture verify"];
+    let commands = [
+        "info",
+        "verify",
+        "declare",
+        "publish",
+        "consume",
+        "repair",
+        "torture publish",
+        "torture verify",
+    ];
     for command in commands.into_iter().chain(["purge", "backup", "dump", "reclaim"]) {
         let help = store.fine(&format!("{command} --help"));
         let examples = help.split_once("Examples:").expect("examples").1;
@@ -41,6 +49,8 @@ fn a_store_that_is_not_there_is_not_made_by_looking() {
         "dump DIR",
         "reclaim DIR",
         "reclaim DIR --why",
+        "repair DIR",
+        "repair DIR --apply",
     ];
     for words in commands {
         store.run(words).is_error(2, "not-found");
@@ -85,6 +95,8 @@ fn a_store_that_is_open_elsewhere_is_refused_by_all() {
         "reclaim DIR",
         "reclaim DIR --why",
         "consume DIR --queue q0 --no-ack",
+        "repair DIR",
+        "repair DIR --apply",
         "torture verify DIR",
         "torture verify DIR --read-only",
         "torture publish DIR --queues 1 --threads 1 --first 1 --count 1 --size 5-5",
@@ -185,7 +197,14 @@ fn a_newer_format_is_refused_untouched() {
         }
     }
     let before = store.files();
-    for words in ["info DIR", "consume DIR --queue q", "verify DIR", "torture verify DIR"] {
+    for words in [
+        "info DIR",
+        "consume DIR --queue q",
+        "verify DIR",
+        "repair DIR",
+        "repair DIR --apply",
+        "torture verify DIR",
+    ] {
         store.run(words).is_error(6, "unsupported-version");
     }
     assert_eq!(store.files(), before);

@@ -4,6 +4,7 @@
 
 mod errors;
 mod operations;
+mod repair;
 mod setup;
 mod shell;
 mod torture;

@@ -93,6 +93,24 @@ impl SealedReader {
         }
     }
 
+    /// Reads all of the segment; the first thing that is wrong with it.
+    pub(crate) fn damage(&self) -> Option<Error> {
+        let path = || self.path.clone();
+        let of_batch = |problem: Problem| {
+            let Problem { position, text, .. } = problem;
+            Error::Damaged { path: path(), position, problem: text }
+        };
+        let of_message = |number| {
+            let Damage { offset, position, .. } = self.message(number).err()?;
+            let problem = format!("message {offset} is damaged");
+            Some(Error::Damaged { path: path(), position, problem })
+        };
+        self.footer_damage()
+            .cloned()
+            .or_else(|| self.check_batches().into_iter().next().map(of_batch))
+            .or_else(|| (0..self.footer().messages()).find_map(of_message))
+    }
+
     /// The footer, in place.
     pub(crate) fn footer(&self) -> Footer<'_> {
         self.layout.view(self.footer.of(&self.map))

@@ -23,7 +23,7 @@ const SEGMENTS_ASKED: usize = 5;
 ///
 /// # Errors
 ///
-/// What is wrong with the newest; with [`OnDamage::Quarantine`] only if none is of use.
+/// What is wrong with the newest; where damage may be quarantined only if none is of use.
 pub(super) fn choose(
     storage: &dyn Storage,
     inventory: &Inventory,
@@ -34,7 +34,12 @@ pub(super) fn choose(
     let Some(newest) = numbers.next() else { return none(storage, inventory) };
     let older = numbers.next();
     let problem = match check(storage, inventory, newest, older) {
-        Ok(checkpoint) => return Ok(Some(checkpoint)),
+        Ok(checkpoint) => {
+            if on_damage == OnDamage::Repair {
+                look_at_older(storage, inventory, &checkpoint, harm)?;
+            }
+            return Ok(Some(checkpoint));
+        }
         Err(error) if error.kind() == ErrorKind::Corrupt => error,
         Err(error) => return Err(error),
     };
@@ -55,6 +60,27 @@ pub(super) fn choose(
         }
     }
     Err(problem)
+}
+
+/// Notes which checkpoints before the newest are damaged: nothing needs them, so it costs nothing.
+fn look_at_older(
+    storage: &dyn Storage,
+    inventory: &Inventory,
+    newest: &Checkpoint,
+    harm: &mut Harm,
+) -> Result<()> {
+    let older = inventory.checkpoints.iter().copied().filter(|&number| number < newest.number);
+    for number in older {
+        match read_own(storage, inventory, number) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                harm.note(&error, newest.head.next_offset, newest.head.next_offset);
+                harm.set_aside(&FileName::Checkpoint(number).to_string());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn none(storage: &dyn Storage, inventory: &Inventory) -> Result<Option<Checkpoint>> {

@@ -134,9 +134,14 @@ impl Intents {
                 .remove(name)
                 .map_err(|source| Error::io(FileOp::Remove, storage.path(name), source));
         };
-        storage
-            .rename(name, target)
-            .map_err(|source| Error::io(FileOp::Rename, storage.path(name), source))
+        let renamed = match storage.rename(name, target) {
+            // A directory: it can't take the place of the file that kept the name for it.
+            Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
+                storage.remove(target).and_then(|()| storage.rename(name, target))
+            }
+            other => other,
+        };
+        renamed.map_err(|source| Error::io(FileOp::Rename, storage.path(name), source))
     }
 
     /// Removes the names that were kept for files that are not there, or serve after all.

@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use fanlog_segment_format::{SegmentId, file_name::FileName};
+use fanlog_segment_format::{Offset, SegmentId, file_name::FileName};
 
 use super::harm::{Harm, Intents};
 use crate::{
-    Error, Result, error::FileOp, log::segment::Segment, storage::Storage, supply::Supply,
+    Error, OnDamage, Result, error::FileOp, log::segment::Segment, storage::Storage, supply::Supply,
 };
 
 /// Prefix of the file with which the storage tries what the file system can do.
@@ -21,6 +21,8 @@ pub(crate) struct Inventory {
     pub(crate) checkpoints: Vec<u64>,
     temporary: Vec<String>,
     pub(crate) strangers: Vec<String>,
+    /// What bears the name of a file of the store and is none: a directory, a link, a pipe.
+    irregular: Vec<String>,
     /// Names that damaged files are to get.
     intents: Intents,
 }
@@ -48,14 +50,44 @@ impl Inventory {
                 None if entry.is_file && entry.name.starts_with(PROBE) => {
                     found.temporary.push(entry.name);
                 }
-                None => strangers.push(entry),
+                None => {
+                    if FileName::parse(&entry.name).is_some_and(|name| name != FileName::Lock) {
+                        found.irregular.push(entry.name.clone());
+                    }
+                    strangers.push(entry);
+                }
             }
         }
+        found.irregular.sort_unstable();
         found.intents = Intents::read(&strangers);
         found.strangers = strangers.into_iter().map(|entry| entry.name).collect();
         found.checkpoints.sort_unstable();
         found.strangers.sort_unstable();
         Ok(found)
+    }
+
+    /// What stands in the way of a file of the store: sooner or later the log comes to its name. For
+    /// an opening that goes around damage it is noted in `harm`, and gets another name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`].
+    pub(super) fn refuse_irregular(
+        &self,
+        storage: &dyn Storage,
+        on_damage: OnDamage,
+        harm: &mut Harm,
+    ) -> Result<()> {
+        for name in &self.irregular {
+            let problem = "it is not a regular file".to_owned();
+            let error = Error::Damaged { path: storage.path(name), position: 0, problem };
+            if on_damage == OnDamage::Fail {
+                return Err(error);
+            }
+            harm.note(&error, Offset(0), Offset(0));
+            harm.set_aside(name);
+        }
+        Ok(())
     }
 
     pub(crate) fn newest_checkpoint(&self) -> Option<u64> {
@@ -97,6 +129,11 @@ impl Inventory {
             .map_err(|source| Error::io(FileOp::SyncDirectory, storage.path(""), source))
     }
 
+    /// The name that a damaged file has, or is going to have.
+    pub(super) fn kept_as(&self, name: &str) -> Option<&str> {
+        self.intents.target(name)
+    }
+
     /// Removes a file that was prepared for later. Says whether there was one.
     pub(crate) fn give_up_one(&mut self, storage: &dyn Storage) -> Result<bool> {
         let Some((&number, _)) = self.free.last_key_value() else { return Ok(false) };
@@ -117,7 +154,7 @@ impl Inventory {
         segments: &[Arc<Segment>],
         segment_bytes: u64,
     ) -> Result<Supply> {
-        let mut given_up = Vec::new();
+        let mut given_up = self.irregular.clone();
         for &number in self.checkpoints.iter().filter(|number| !kept.contains(number)) {
             given_up.push(FileName::Checkpoint(number).to_string());
         }

@@ -13,6 +13,7 @@
 //! E1. The new epoch is durable before a batch of it is written.
 //! E2. What was found is durable before any of it is delivered.
 
+mod aside;
 mod choose;
 mod create;
 mod end;
@@ -32,12 +33,18 @@ use fanlog_segment_format::{
     checkpoint::Checkpoint,
     file_name::FileName,
     header::SegmentHeader,
-    layout::{BLOCK_BYTES, SEGMENT_HEADER_BYTES},
+    layout::{BLOCK_BYTES, CHECKPOINT_HEAD_BYTES, SEGMENT_HEADER_BYTES},
 };
 
 pub(crate) use self::create::FIRST as FIRST_CHECKPOINT;
-pub use self::report::{Cut, Gap, RecoveryReport};
-use self::{harm::Harm, inventory::Inventory, quarantine::Quarantine, strays::Stray, tail::Tail};
+pub use self::report::{Cut, Gap, RecoveryReport, SetAside};
+use self::{
+    harm::Harm,
+    inventory::Inventory,
+    quarantine::{Quarantine, damage_of},
+    strays::Stray,
+    tail::Tail,
+};
 use crate::{
     Config, Error, Result,
     append::{ARENA_BYTES, Append, arena::ArenaPool},
@@ -67,6 +74,7 @@ pub(crate) fn open(
     let began = clock.now();
     let mut inventory = Inventory::read(&*storage)?;
     let mut harm = Harm::default();
+    inventory.refuse_irregular(&*storage, config.on_damage, &mut harm)?;
     let newest = match choose::choose(&*storage, &inventory, config.on_damage, &mut harm)? {
         Some(checkpoint) => checkpoint,
         None if read_only || !config.create => {
@@ -77,7 +85,9 @@ pub(crate) fn open(
     let strays = strays::find(&*storage, newest.store, &newest.segments, &inventory)?;
     let from = From { storage: &storage, newest: &newest, inventory: &inventory, read_only };
     let read = match (from.read_whole(&config, &strays), config.on_damage) {
-        (Err(error), OnDamage::Quarantine) if error.kind() == ErrorKind::Corrupt => {
+        (Err(error), OnDamage::Quarantine | OnDamage::Repair)
+            if error.kind() == ErrorKind::Corrupt =>
+        {
             let read = from.read_damaged(&config, &strays, &mut harm);
             read.inspect_err(|_| harm.undo(&*storage))?
         }
@@ -104,11 +114,16 @@ pub(crate) fn open(
     let epoch = epoch.0.checked_add(1 + harm.epochs).ok_or(Error::Exhausted { what: "epoch" })?;
     let epoch = Epoch(epoch);
     let mut found = Found { storage, clock, newest, inventory, log, ledger, epoch, harm };
+    report.set_aside = found.what_goes(&config, &report.cuts)?;
     let (pipeline, supply, kept) = if read_only {
         (None, Supply::default(), Vec::new())
     } else {
+        if config.on_damage == OnDamage::Repair {
+            aside::keep_tails(&*found.storage, &mut report.set_aside)?;
+        }
         found.take_over(&config, durable, previous)?
     };
+    found.name_kept(&mut report.set_aside);
     report.epoch = found.epoch.0;
     report.gaps = std::mem::take(&mut found.harm.gaps);
     report.duration = found.clock.now().saturating_sub(began);
@@ -154,7 +169,8 @@ impl From<'_> {
     ///
     /// # Errors
     ///
-    /// Anything that is damaged. Where that may be quarantined the footers are looked at as well.
+    /// Anything that is damaged. Where that may be quarantined the footers are looked at as well, for a
+    /// repair everything.
     fn read_whole(&self, config: &Config, strays: &[Stray]) -> Result<Read> {
         if let Some(stray) = strays.first() {
             return Err(stray.error(&**self.storage));
@@ -164,11 +180,12 @@ impl From<'_> {
             Tail::new(&**self.storage, self.newest, self.inventory, &log, self.read_only);
         tail.read_all(&mut ledger, &mut tables)?;
         let (report, epoch) = (tail.report(self.inventory), tail.epoch());
-        if config.on_damage == OnDamage::Quarantine {
+        if config.on_damage != OnDamage::Fail {
             for segment in log.segments().iter().filter(|segment| segment.is_sealed()) {
                 let reader = log.reader(segment)?;
-                if let Some(error) = reader.as_ref().and_then(|reader| reader.footer_damage()) {
-                    return Err(error.clone());
+                let damage = reader.and_then(|reader| damage_of(&reader, config.on_damage));
+                if let Some(error) = damage {
+                    return Err(error);
                 }
             }
         }
@@ -185,7 +202,7 @@ impl From<'_> {
             harm.set_aside(&stray.name);
         }
         let tail = Tail::new(&**self.storage, self.newest, self.inventory, &log, self.read_only);
-        let mut quarantine = Quarantine::new(tail, harm);
+        let mut quarantine = Quarantine::new(tail, harm, config.on_damage);
         quarantine.read_all(&mut ledger, &mut tables)?;
         let tail = quarantine.tail;
         let (report, epoch) = (tail.report(self.inventory), tail.epoch());
@@ -438,7 +455,7 @@ fn bad_checkpoint(
 /// Reads and checks a checkpoint file.
 pub(crate) fn read_checkpoint(storage: &dyn Storage, number: u64) -> Result<Checkpoint> {
     let name = FileName::Checkpoint(number).to_string();
-    let bytes = read_file(storage, &name)?;
+    let bytes = read_checkpoint_file(storage, number, &name)?;
     let checkpoint =
         Checkpoint::decode(&bytes).map_err(|source| bad_checkpoint(storage, number, source))?;
     if checkpoint.number != number {
@@ -451,15 +468,35 @@ pub(crate) fn read_checkpoint(storage: &dyn Storage, number: u64) -> Result<Chec
     Ok(checkpoint)
 }
 
-fn read_file(storage: &dyn Storage, name: &str) -> Result<Vec<u8>> {
+/// The bytes of a checkpoint's file, if it is as long as its head says: only then it is read.
+fn read_checkpoint_file(storage: &dyn Storage, number: u64, name: &str) -> Result<Vec<u8>> {
     let failed = |op| {
         let path = storage.path(name);
         move |source| Error::io(op, path, source)
     };
     let file = storage.open(name, Access::Read, Purpose::Plain).map_err(failed(FileOp::Open))?;
     let length = file.bytes().map_err(failed(FileOp::Read))?;
+    let mut head = [0; CHECKPOINT_HEAD_BYTES];
+    let mut read = 0;
+    while read < head.len() {
+        match file.read_at(read as u64, &mut head[read..]).map_err(failed(FileOp::Read))? {
+            0 => break,
+            more => read += more,
+        }
+    }
+    if let Some(stated) = Checkpoint::stated_length(&head[..read])
+        && stated != length
+    {
+        let path = storage.path(name);
+        let problem = format!("it has {length} bytes, its head says {stated}");
+        return Err(Error::Damaged { path, position: 40, problem });
+    }
+    if read == head.len() && Checkpoint::stated_length(&head).is_none() {
+        // No checkpoint, or of a newer version: the head says which.
+        let source = Checkpoint::decode(&head).expect_err("it states no length");
+        return Err(bad_checkpoint(storage, number, source));
+    }
     let length = usize::try_from(length).unwrap_or(usize::MAX);
-    // The file is there, so memory for it is bounded by the disk; read piecewise all the same.
     let mut bytes = Vec::new();
     let mut piece = vec![0; 1 << 20];
     while bytes.len() < length {

@@ -27,6 +27,10 @@ pub struct RecoveryReport {
     /// What was damaged, with [`OnDamage::Quarantine`](crate::OnDamage::Quarantine): without it
     /// opening fails.
     pub gaps: Vec<Gap>,
+    /// What is no longer part of the store, and where it is kept: files, with
+    /// [`OnDamage::Quarantine`](crate::OnDamage::Quarantine); torn tails too, with
+    /// [`OnDamage::Repair`](crate::OnDamage::Repair). Opened for reading only: what would be.
+    pub set_aside: Vec<SetAside>,
     /// Files in the directory that are none of the store's; left alone.
     pub strangers: Vec<String>,
     /// How long opening took.
@@ -44,6 +48,20 @@ pub struct Cut {
     pub bytes: u64,
     /// Why they did not count.
     pub reason: String,
+}
+
+/// Bytes that were part of the store, and are kept beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SetAside {
+    /// The file that had them.
+    pub path: PathBuf,
+    /// Where in it they begin: 0 for a whole file.
+    pub position: u64,
+    /// How many they are.
+    pub bytes: u64,
+    /// The file that has them now. `None` where the store was opened for reading only.
+    pub kept_as: Option<PathBuf>,
 }
 
 /// Something that was found damaged at opening, and what it cost.

@@ -22,6 +22,19 @@ use crate::{
 const PART_BYTES: usize = 25;
 
 impl Checkpoint {
+    /// How long a file is that begins with `head`: so that not more is read than a checkpoint has.
+    ///
+    /// `None` if it does not begin a checkpoint of this version.
+    pub fn stated_length(head: &[u8]) -> Option<u64> {
+        let mut reader = Reader::new(STRUCTURE, head);
+        reader.magic(CHECKPOINT_MAGIC).ok()?;
+        let version = reader.u32().ok()?;
+        reader.u32().ok()?;
+        reader.array::<16>().ok()?;
+        reader.u64().ok()?;
+        reader.u64().ok().filter(|_| version == FORMAT_VERSION)
+    }
+
     /// Reads the bytes of a whole file.
     ///
     /// Needs memory in proportion to `bytes`, whatever they say.

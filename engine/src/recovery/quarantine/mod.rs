@@ -25,11 +25,12 @@ use super::{
     tail::{Chain, Tail},
 };
 use crate::{
-    Error, Result,
+    Error, OnDamage, Result,
     error::ErrorKind,
     ledger::Ledger,
     log::{
         gather::{Gathered, Known},
+        sealed::SealedReader,
         segment::Segment,
     },
     route::Tables,
@@ -70,12 +71,13 @@ pub(super) struct Quarantine<'a> {
     linked: bool,
     /// That of the last batch that was applied: an older checkpoint may be of an earlier one.
     applied: Epoch,
+    on_damage: OnDamage,
 }
 
 impl<'a> Quarantine<'a> {
-    pub(super) fn new(tail: Tail<'a>, harm: &'a mut Harm) -> Self {
+    pub(super) fn new(tail: Tail<'a>, harm: &'a mut Harm, on_damage: OnDamage) -> Self {
         let applied = tail.checkpoint.epoch;
-        Self { tail, harm, chain: None, linked: true, applied }
+        Self { tail, harm, chain: None, linked: true, applied, on_damage }
     }
 
     /// Reads all that is left.
@@ -119,7 +121,7 @@ impl<'a> Quarantine<'a> {
         Ok(())
     }
 
-    /// A sealed segment: as it is if header and footer are whole.
+    /// A sealed segment: as it is if header and footer are whole; for a repair all of it.
     fn take_sealed(&mut self, candidate: &Candidate, end: Offset) -> Result<()> {
         let mut problem = candidate.problem.clone();
         if problem.is_none() {
@@ -127,7 +129,7 @@ impl<'a> Quarantine<'a> {
             let segment = Arc::new(Segment::sealed(header, end, header.file_bytes));
             self.tail.log.add_segment(Arc::clone(&segment));
             problem = match self.tail.log.reader(&segment) {
-                Ok(reader) => reader.and_then(|reader| reader.footer_damage().cloned()),
+                Ok(reader) => reader.and_then(|reader| damage_of(&reader, self.on_damage)),
                 Err(error) if error.kind() == ErrorKind::Corrupt => Some(error),
                 Err(error) => return Err(error),
             };
@@ -183,6 +185,15 @@ impl<'a> Quarantine<'a> {
         }
         self.tail.log.add_segment(Arc::new(segment));
         Ok(())
+    }
+}
+
+/// What is wrong with a sealed segment, as far as opening looks at it.
+pub(super) fn damage_of(reader: &SealedReader, on_damage: OnDamage) -> Option<Error> {
+    match on_damage {
+        OnDamage::Fail => None,
+        OnDamage::Quarantine => reader.footer_damage().cloned(),
+        OnDamage::Repair => reader.damage(),
     }
 }
 
