@@ -69,6 +69,21 @@ fn a_date_that_is_past_delays_nothing() {
     assert_eq!(taken(&consume(&engine, "jobs", 0)).len(), 4);
 }
 
+/// What falls due while others are being taken is looked for once those are done, not at the next call.
+#[test]
+fn what_fell_due_since_another_was_taken_is_got_at_once() {
+    let (machine, engine) = with_jobs();
+    delayed(&engine, "jobs", "second", 3 * SECOND);
+    delayed(&engine, "jobs", "first", SECOND);
+    assert!(engine.get("jobs").unwrap().is_none());
+    machine.clock.advance(SECOND);
+    let first = engine.get("jobs").unwrap().unwrap();
+    machine.clock.advance(2 * SECOND);
+    assert_eq!(engine.peek("jobs", 9).unwrap().len(), 1);
+    let second = engine.get("jobs").unwrap().unwrap();
+    assert_eq!(texts(&[first, second]), ["first", "second"]);
+}
+
 #[test]
 fn what_fell_due_comes_at_its_original_place() {
     let (machine, engine) = with_jobs();

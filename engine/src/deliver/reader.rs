@@ -190,12 +190,19 @@ impl Reader {
     /// If the log could not be read there.
     pub(crate) fn peek_due(&mut self, core: &Core, queue: &Queue) -> Result<Option<Offset>> {
         let Some(delayed) = &mut self.delayed else { return Ok(None) };
-        let Some(until_us) = delayed.fell_due(core.clock.wall_us()) else { return Ok(None) };
-        self.judged_us = self.judged_us.max(until_us);
-        if let Some(Place { view, not_due: Some(not_due), .. }) = self.place.as_deref_mut() {
-            not_due.until(view, until_us);
+        let now_us = core.clock.wall_us();
+        while let Some(until_us) = delayed.fell_due(now_us) {
+            self.judged_us = self.judged_us.max(until_us);
+            if let Some(Place { view, not_due: Some(not_due), .. }) = self.place.as_deref_mut() {
+                not_due.until(view, until_us);
+            }
+            let due = delayed.peek(core, queue, self.level, self.cursor)?;
+            // What was under way may be from a time when others were not due yet.
+            if due.is_some() || until_us >= now_us {
+                return Ok(due);
+            }
         }
-        delayed.peek(core, queue, self.level, self.cursor)
+        Ok(None)
     }
 
     /// Takes the message that [`Reader::peek_due`] showed.
