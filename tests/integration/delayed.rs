@@ -84,6 +84,38 @@ fn what_fell_due_since_another_was_taken_is_got_at_once() {
     assert_eq!(texts(&[first, second]), ["first", "second"]);
 }
 
+/// Of what is due one is taken, and nobody has credit for the others: what falls due before them since
+/// comes before them.
+#[test]
+fn what_falls_due_while_others_wait_for_credit_comes_at_its_place_too() {
+    for as_one in [true, false] {
+        let (machine, engine) = with_jobs();
+        let messages = [("e", 9), ("c", 5), ("a", 1), ("b", 1), ("d", 5)]
+            .map(|(text, delay)| Message::new("", "jobs", text.as_bytes()).delay(delay * SECOND));
+        let publisher = engine.publisher();
+        if as_one {
+            publisher.publish_batch(&messages).unwrap().wait().unwrap();
+        } else {
+            for message in &messages {
+                publisher.publish_confirmed(message).unwrap();
+            }
+        }
+        let consumer = consume(&engine, "jobs", 1);
+        nothing(&consumer);
+        machine.clock.advance(SECOND);
+        let first = next(&consumer);
+        machine.clock.advance(4 * SECOND);
+        first.ack().unwrap().wait().unwrap();
+        let rest = ["c", "b", "d"].map(|_| taken(&consumer));
+        assert_eq!(rest, [["c"], ["b"], ["d"]]);
+        machine.clock.advance(4 * SECOND);
+        assert_eq!(taken(&consumer), ["e"]);
+        let view = engine.queue("jobs").unwrap();
+        assert_eq!((view.messages, view.delayed, view.ack_floor.0), (0, 0, 5));
+        sound(&engine);
+    }
+}
+
 #[test]
 fn what_fell_due_comes_at_its_original_place() {
     let (machine, engine) = with_jobs();

@@ -214,6 +214,23 @@ fn the_background_drops_what_fell_due_and_what_stands_behind_it() {
 }
 
 #[test]
+fn the_background_drops_what_falls_due_before_others_that_nobody_took() {
+    let (machine, engine) = with_ttl(1000);
+    let seconds = Duration::from_secs;
+    let expires = Message::new("", "q", b"expires").delay(seconds(9)).ttl(seconds(8));
+    let stays = Message::new("", "q", b"stays").delay(seconds(5));
+    for message in [expires, stays] {
+        engine.publisher().publish_confirmed(&message).unwrap();
+    }
+    for (passed, left) in [(1, 2), (4, 2), (4, 1)] {
+        pass(&machine, &engine, passed);
+        assert_eq!(messages(&engine, "q"), left, "after {passed} seconds more");
+    }
+    assert_eq!(texts(&ready(&consume(&engine, "q", 9))), ["stays"]);
+    sound(&engine);
+}
+
+#[test]
 fn the_keeper_drops_by_itself() {
     let engine = threaded();
     let options =

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use fanlog::{ErrorKind, ExchangeKind, QueueOptions};
 
 use crate::{
-    operations::{End, Every, Operation, Sent, Settle},
+    operations::{End, Operation, Settle},
     queue::{Death, Entry, Flag, Place, Queue, Reason},
     routing::{Binding, Exchange, Lead, Topology},
 };
@@ -37,14 +37,14 @@ pub(crate) struct Broker {
     /// Queues declared so far.
     declared: u64,
     /// Those that somebody has, in the order in which they were taken.
-    held: Vec<(String, Place)>,
+    pub(super) held: Vec<(String, Place)>,
     pub(super) next_place: Place,
     /// Copies of dead letters: in their queues once the call is over.
     pub(super) arriving: Vec<(String, Entry)>,
     /// Since the beginning.
     now: Duration,
     /// Of the publisher with a name.
-    last_sequence: u64,
+    pub(super) last_sequence: u64,
     /// Something may not be in the log yet, or not durable.
     pub(super) unwritten: bool,
     /// The last call ended the engine when that was so.
@@ -122,7 +122,7 @@ impl Broker {
             Operation::DeleteQueue { name } => self.delete_queue(name),
             Operation::Bind { queue, exchange, key } => self.bind(queue, exchange, key),
             Operation::Unbind { queue, exchange, key } => self.unbind(queue, exchange, key),
-            Operation::Publish(message) => self.publish(std::slice::from_ref(message)),
+            Operation::Publish(message) => self.publish_one(message),
             Operation::PublishNumbered { sequence, message } => {
                 self.publish_numbered(*sequence, message)
             }
@@ -166,7 +166,7 @@ impl Broker {
         self.topology.exchanges.get(name).ok_or(ErrorKind::NotFound)
     }
 
-    fn queue(&mut self, name: &str) -> Result<&mut Queue, ErrorKind> {
+    pub(super) fn queue(&mut self, name: &str) -> Result<&mut Queue, ErrorKind> {
         self.queues.get_mut(name).ok_or(ErrorKind::NotFound)
     }
 
@@ -247,71 +247,6 @@ impl Broker {
         if queues.is_empty() { Err(ErrorKind::Unroutable) } else { Ok(queues) }
     }
 
-    /// Whether a message is delayed in a queue with a length: what is not due counts there only as
-    /// far as the queue has come to it.
-    pub(crate) fn is_vague(&self, message: &Sent) -> bool {
-        let queues = self.route(message.exchange, message.key).unwrap_or_default();
-        message.delay > 0 && queues.iter().any(|queue| self.queues[queue].is_bounded())
-    }
-
-    /// What it has published before is confirmed, whatever it is, and not stored.
-    fn publish_numbered(&mut self, sequence: u64, message: &Sent) -> Result<Answer, ErrorKind> {
-        if sequence > self.last_sequence {
-            self.publish(std::slice::from_ref(message))?;
-            self.last_sequence = sequence;
-        }
-        Ok(Answer::Done)
-    }
-
-    fn publish(&mut self, messages: &[Sent]) -> Result<Answer, ErrorKind> {
-        let routes = messages.iter().map(|one| self.route(one.exchange, one.key));
-        let routes = routes.collect::<Result<Vec<_>, _>>()?;
-        for (message, queues) in messages.iter().zip(routes) {
-            let expiry = message.ttl.map(|ttl| self.now + Duration::from_secs(ttl));
-            let entry = Entry {
-                place: self.next_place,
-                birth: self.next_place,
-                bytes: message.bytes,
-                key: message.key.to_owned(),
-                priority: message.priority,
-                transient: message.transient,
-                since: self.now + Duration::from_secs(message.delay),
-                expiry,
-                deaths: Vec::new(),
-                flag: Flag::No,
-                returns: 0,
-                held: false,
-            };
-            self.next_place += 1;
-            for queue in queues {
-                let queue = self.queue(&queue)?;
-                queue.watched |= expiry.is_some();
-                queue.entries.push(entry.clone());
-            }
-        }
-        // What is not transient is synced, with all before it.
-        self.unwritten &= messages.iter().all(|message| message.transient);
-        self.unwritten |= messages.iter().any(|message| message.transient);
-        Ok(Answer::Done)
-    }
-
-    /// What can't be published is told when it is added: the rest is given up then.
-    fn transaction(
-        &mut self,
-        messages: &[Sent],
-        acks: Every,
-        commit: bool,
-    ) -> Result<Answer, ErrorKind> {
-        for message in messages {
-            self.route(message.exchange, message.key)?;
-        }
-        let how = if commit { Settle::Ack { wait: true } } else { Settle::Requeue };
-        for place in acks.places(self.held.len()) {
-            self.settle(place, how);
-        }
-        if commit { self.publish(messages) } else { Ok(Answer::Done) }
-    }
-
     fn get(&mut self, name: &str) -> Result<Answer, ErrorKind> {
         let now = self.now;
         let queue = self.queue(name)?;
@@ -329,7 +264,7 @@ impl Broker {
         Ok(Answer::Message(got))
     }
 
-    fn settle(&mut self, at: usize, how: Settle) {
+    pub(super) fn settle(&mut self, at: usize, how: Settle) {
         let (name, place) = self.held.remove(at);
         self.unwritten = how != Settle::Ack { wait: true };
         let queue = self.queues.get_mut(&name).expect("it is there");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fanlog::{ExchangeKind, QueueOptions};
+use fanlog::{ExchangeKind, Overflow, QueueOptions};
 use proptest::{option, prelude::*};
 
 use crate::{
@@ -52,8 +52,9 @@ fn message() -> impl Strategy<Value = Sent> {
     let delay = prop_oneof![5 => Just(0_u64), 1 => 1_u64..200];
     let ttl = option::weighted(0.15, 1_u64..100);
     let priority = prop_oneof![2 => Just(0_u8), 1 => 0_u8..5];
-    (address(), bytes(), delay, ttl, priority, prop::bool::weighted(0.1)).prop_map(
-        |((exchange, key), bytes, delay, ttl, priority, transient)| Sent {
+    let kept = (prop::bool::weighted(0.1), prop::bool::weighted(0.1));
+    (address(), bytes(), delay, ttl, priority, kept).prop_map(
+        |((exchange, key), bytes, delay, ttl, priority, (transient, optional))| Sent {
             exchange,
             key,
             bytes,
@@ -61,6 +62,7 @@ fn message() -> impl Strategy<Value = Sent> {
             ttl,
             priority,
             transient,
+            optional,
         },
     )
 }
@@ -80,12 +82,15 @@ fn options() -> impl Strategy<Value = QueueOptions> {
     let ttl = option::weighted(0.25, (1_u64..100).prop_map(Duration::from_secs));
     let lengths = (option::weighted(0.25, 0_u64..6), option::weighted(0.15, 0_u64..1000));
     let limits = (option::weighted(0.2, 1_u8..4), option::weighted(0.2, 0_u32..3));
-    (durable, ttl, lengths, limits, dead_letters()).prop_map(
-        |(durable, message_ttl, lengths, limits, dead_letters)| QueueOptions {
+    let overflows = [Overflow::DropHead, Overflow::RejectPublish, Overflow::RejectPublishDlx];
+    let overflow = prop::sample::select(overflows.to_vec());
+    (durable, ttl, lengths, overflow, limits, dead_letters()).prop_map(
+        |(durable, message_ttl, lengths, overflow, limits, dead_letters)| QueueOptions {
             durable,
             message_ttl,
             messages_max: lengths.0,
             bytes_max: lengths.1,
+            overflow,
             priority_max: limits.0,
             // The background looks at messages that came back too often where it looks for others.
             delivery_limit: limits.1.filter(|_| message_ttl.is_some() || dead_letters.0.is_some()),

@@ -29,31 +29,39 @@ fn with_death(deaths: &[Death], queue: &str, reason: Reason) -> Vec<Death> {
 impl Broker {
     /// What left a queue goes to its dead-letter exchange, if it has one and a queue there takes it.
     pub(super) fn leave(&mut self, from: &str, gone: Gone) {
-        let options = self.queues[from].options.clone();
         for (entry, reason) in gone {
             self.unwritten = true;
-            let Some(exchange) = &options.dead_letter_exchange else { continue };
-            let key = options.dead_letter_key.as_ref().unwrap_or(&entry.key);
-            let not_to = been_in(&entry.deaths, from, reason);
-            let mut queues = self.route(exchange, key).unwrap_or_default();
-            queues.retain(|queue| !not_to.contains(queue));
-            if queues.is_empty() {
-                continue;
-            }
-            let copy = Entry {
-                place: self.next_place,
-                key: key.clone(),
-                transient: false,
-                since: self.now(),
-                expiry: None,
-                deaths: with_death(&entry.deaths, from, reason),
-                flag: Flag::No,
-                returns: 0,
-                held: false,
-                ..entry
-            };
+            let Some((copy, queues)) = self.letter(from, &entry, reason) else { continue };
+            let copy = Entry { place: self.next_place, ..copy };
             self.next_place += 1;
             self.arriving.extend(queues.into_iter().map(|queue| (queue, copy.clone())));
         }
+    }
+
+    /// The copy of a message that leaves a queue, and the queues that get it, if any does.
+    pub(super) fn letter(
+        &self,
+        from: &str,
+        entry: &Entry,
+        reason: Reason,
+    ) -> Option<(Entry, Vec<String>)> {
+        let options = &self.queues[from].options;
+        let exchange = options.dead_letter_exchange.as_ref()?;
+        let key = options.dead_letter_key.as_ref().unwrap_or(&entry.key);
+        let not_to = been_in(&entry.deaths, from, reason);
+        let mut queues = self.route(exchange, key).unwrap_or_default();
+        queues.retain(|queue| !not_to.contains(queue));
+        let copy = Entry {
+            key: key.clone(),
+            transient: false,
+            since: self.now(),
+            expiry: None,
+            deaths: with_death(&entry.deaths, from, reason),
+            flag: Flag::No,
+            returns: 0,
+            held: false,
+            ..entry.clone()
+        };
+        (!queues.is_empty()).then_some((copy, queues))
     }
 }

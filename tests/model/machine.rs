@@ -329,9 +329,10 @@ impl Machine {
 }
 
 fn made<'a>(message: &Sent, payload: &'a [u8]) -> Message<'a> {
-    let Sent { exchange, key, delay, ttl, priority, transient, .. } = *message;
+    let Sent { exchange, key, delay, ttl, priority, transient, optional, .. } = *message;
     let mut made =
         Message::new(exchange, key, payload).delay(Duration::from_secs(delay)).priority(priority);
+    made.mandatory = !optional;
     made.ttl = ttl.map(Duration::from_secs);
     if transient { made.transient() } else { made }
 }

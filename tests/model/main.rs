@@ -1,8 +1,8 @@
 //! All operations, in sequences by chance, against a small broker that is written for clarity.
 //!
 //! [`operations`] lists the calls, [`choice`] says which are worth making. [`broker`] says what every
-//! call has to answer: [`routing`] where messages go, [`queue`] what a queue holds and what leaves it
-//! by itself, [`letters`] where that goes. [`machine`] makes the calls on a real engine (stepped, on a
+//! call has to answer: [`publishing`] what is stored, [`routing`] where it goes, [`queue`] what a queue
+//! holds and what leaves it by itself, [`letters`] where that goes. [`machine`] makes the calls on a real engine (stepped, on a
 //! disk in memory whose power can be cut), [`compare`] compares after each: the topology, the depths
 //! of all queues, and the engine's own recount by brute force. A failure is shrunk to the shortest
 //! sequence.
@@ -21,5 +21,6 @@ mod compare;
 mod letters;
 mod machine;
 mod operations;
+mod publishing;
 mod queue;
 mod routing;

@@ -51,6 +51,8 @@ pub(crate) struct Sent {
     pub(crate) ttl: Option<u64>,
     pub(crate) priority: u8,
     pub(crate) transient: bool,
+    /// It may go nowhere.
+    pub(crate) optional: bool,
 }
 
 /// One call.

@@ -2,7 +2,7 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use fanlog::QueueOptions;
+use fanlog::{Overflow, QueueOptions};
 
 /// Number of a stored message: how many were stored before it. Its copies have their own.
 pub(crate) type Place = u64;
@@ -91,9 +91,38 @@ impl Queue {
         Self { options, number, entries: Vec::new(), watched }
     }
 
+    fn messages_max(&self) -> u64 {
+        self.options.messages_max.unwrap_or(u64::MAX)
+    }
+
+    fn bytes_max(&self) -> u64 {
+        self.options.bytes_max.unwrap_or(u64::MAX)
+    }
+
     /// Whether what is too much is dropped from the head.
-    pub(crate) fn is_bounded(&self) -> bool {
-        self.options.messages_max.is_some() || self.options.bytes_max.is_some()
+    pub(crate) fn drops_head(&self) -> bool {
+        let bounded = self.options.messages_max.is_some() || self.options.bytes_max.is_some();
+        bounded && self.options.overflow == Overflow::DropHead
+    }
+
+    /// Whether what it refuses is dead-lettered.
+    pub(crate) fn dead_letters_refused(&self) -> bool {
+        self.options.overflow == Overflow::RejectPublishDlx
+    }
+
+    /// Messages and bytes that nobody has, due or not.
+    fn waiting(&self) -> (u64, u64) {
+        let waiting = self.entries.iter().filter(|entry| !entry.held);
+        waiting.fold((0, 0), |(messages, bytes), one| (messages + 1, bytes + one.bytes as u64))
+    }
+
+    /// Whether it has no room for so many more messages of these sizes.
+    pub(crate) fn refuses(&self, more: &[usize]) -> bool {
+        let (messages, bytes) = self.waiting();
+        let messages = messages + more.len() as u64;
+        let bytes = bytes + more.iter().sum::<usize>() as u64;
+        self.options.overflow != Overflow::DropHead
+            && (messages > self.messages_max() || bytes > self.bytes_max())
     }
 
     /// The priorities that it tells apart.
@@ -156,14 +185,13 @@ impl Queue {
 
     /// Drops the oldest of too many ready ones, of the lowest priority first.
     pub(crate) fn shorten(&mut self, now: Duration) -> Gone {
-        let messages_max = self.options.messages_max.unwrap_or(u64::MAX);
-        let bytes_max = self.options.bytes_max.unwrap_or(u64::MAX);
-        let waiting = || self.entries.iter().filter(|entry| !entry.held);
-        let mut messages = waiting().count() as u64;
-        let mut bytes = waiting().map(|entry| entry.bytes as u64).sum::<u64>();
+        if !self.drops_head() {
+            return Vec::new();
+        }
+        let (mut messages, mut bytes) = self.waiting();
         let mut gone = Vec::new();
         for entry in self.levels().flat_map(|level| self.ready_in(level, now)) {
-            if messages <= messages_max && bytes <= bytes_max {
+            if messages <= self.messages_max() && bytes <= self.bytes_max() {
                 break;
             }
             messages -= 1;

@@ -8,6 +8,7 @@
 //!
 //! T1. Of a stretch, all that are due before its `next_us` were taken, and none that is due then or
 //!     later. That holds wherever the clock goes: only what the clock has shown is compared.
+//!     A round that takes long is begun again: what fell due since comes at its place, too.
 //! T2. While something is being taken the cursor stands still: what came due stands before it.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
@@ -25,6 +26,9 @@ use crate::{
     log::{Sought, view::View},
     queue::Queue,
 };
+
+/// What falls due while other messages are being taken is looked for after so long at the latest.
+const AGAIN_AFTER_US: u64 = 1_000_000;
 
 /// From so many stretches on those of one sealed segment become one.
 const MERGE_FROM: usize = 64;
@@ -155,10 +159,34 @@ impl Delayed {
     /// Whether something is due by now, or is being taken. If so, all that is due until the time
     /// that is returned will be.
     pub(super) fn fell_due(&mut self, now_us: u64) -> Option<u64> {
+        if self
+            .round
+            .as_ref()
+            .is_some_and(|round| now_us.saturating_sub(round.until_us) >= AGAIN_AFTER_US)
+        {
+            self.begin_again();
+        }
         if self.round.is_none() && self.next_us <= now_us {
             self.round = Some(Round { until_us: now_us, at: Offset(0), under_way: None });
         }
         self.round.as_ref().map(|round| round.until_us)
+    }
+
+    /// Gives up what is being taken: what fell due since may stand before it. Of the stretch that is
+    /// under way, all that was due is taken up to a place, and nothing behind it (T1).
+    fn begin_again(&mut self) {
+        let Some(Round { until_us, under_way, .. }) = self.round.take() else { return };
+        self.next_us = 0;
+        let Some(UnderWay { start, at, .. }) = under_way.filter(|it| it.at > it.start) else {
+            return;
+        };
+        let Some(stretch) = self.stretches.get_mut(&start) else { return };
+        let rest = Stretch { ack_from: at.0, ..*stretch };
+        stretch.next_us = until_us.saturating_add(1);
+        if at < rest.end {
+            stretch.end = at;
+            self.stretches.insert(at, rest);
+        }
     }
 
     /// The next message of that level below `cursor` that fell due; `None` once there is none left.
