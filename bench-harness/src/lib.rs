@@ -9,6 +9,7 @@
 
 pub mod floor;
 pub mod machine;
+mod page;
 pub mod payload;
 pub mod report;
 pub mod sample;

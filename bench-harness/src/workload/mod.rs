@@ -4,10 +4,12 @@ pub(crate) mod ack;
 pub(crate) mod deliver;
 pub(crate) mod fanout;
 pub(crate) mod floor;
+pub(crate) mod latency;
 pub(crate) mod publish;
 pub(crate) mod queues;
 pub(crate) mod reclaim;
 pub(crate) mod recover;
+pub(crate) mod soak;
 
 use std::time::Duration;
 
