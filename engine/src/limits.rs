@@ -147,7 +147,8 @@ pub(crate) fn step(core: &Core) -> bool {
             return any;
         }
         for watched in piece {
-            any |= watched.trim(core, now) || watched.expire(core, now);
+            let trimmed = watched.trim(core, now);
+            any |= watched.expire(core, now) || trimmed;
         }
     }
 }

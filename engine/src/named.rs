@@ -252,8 +252,9 @@ impl NamedPublisher {
     /// messages.
     ///
     /// Numbers begin at 1 and may have gaps; one that was left out can't be used later. A number is
-    /// used once the message has its place: on an error it is free. It is used too where full queues
-    /// refused the message and others, or a dead-letter exchange, got it, as its ticket says.
+    /// used once the message has its place: on an error, and where an
+    /// [optional](crate::Message::optional) message was dropped, it is free. It is used too where full
+    /// queues refused the message and others, or a dead-letter exchange, got it, as its ticket says.
     ///
     /// # Errors
     ///
@@ -279,7 +280,10 @@ impl NamedPublisher {
         }
         let now_us = core.clock.wall_us();
         let ticket = self.publisher.publish_numbered(message, &self.known, sequence)?;
-        progress.placed(sequence, ticket.number().unwrap_or_default());
+        // One that was dropped has no place.
+        if let Some(batch) = ticket.number() {
+            progress.placed(sequence, batch);
+        }
         self.known.used_us.store(now_us, Ordering::Relaxed);
         Ok(ticket)
     }

@@ -261,7 +261,8 @@ impl Publisher {
             let dropped = messages.len() - need.messages as usize;
             if dropped > 0 && full.is_empty() {
                 core.stats.unroutable_dropped(dropped);
-                if need.bytes == 0 {
+                // A number is used by what has a place.
+                if need.messages == 0 && whole.acks.is_empty() {
                     let first = state.next_offset();
                     let placed = Placed { batch: None, first, messages: 0, repeat: false };
                     return Ok((self.ticket(placed), false));

@@ -160,6 +160,20 @@ fn an_auto_delete_queue_survives_a_restart_until_its_next_last_consumer_goes() {
 }
 
 #[test]
+fn a_queue_ends_in_the_round_in_which_its_messages_expire() {
+    let machine = Machine::new();
+    let engine = machine.open();
+    let time = Some(Duration::from_secs(10));
+    let options = QueueOptions { expires: time, message_ttl: time, ..plain() };
+    engine.declare_queue_with("q", &options).unwrap();
+    publish(&engine, "q", b"a");
+    machine.clock.advance(Duration::from_secs(10));
+    settle(&engine);
+    assert!(!is_there(&engine, "q"));
+    sound(&engine);
+}
+
+#[test]
 fn a_queue_expires_when_nobody_used_it_for_its_time() {
     let machine = Machine::new();
     let engine = machine.open();

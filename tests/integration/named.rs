@@ -313,6 +313,19 @@ fn a_number_is_free_where_there_was_no_room() {
 }
 
 #[test]
+fn a_message_that_was_dropped_uses_no_number() {
+    let (_machine, engine) = with_jobs();
+    let meter = engine.declare_publisher("meter").unwrap();
+    let nowhere = Message::new("", "nobody", b"x").optional();
+    assert_eq!(meter.publish(1, &nowhere).unwrap().wait().unwrap().messages, 0);
+    assert_eq!(meter.last_sequence(), 0);
+    let kept = meter.publish(1, &job("a")).unwrap();
+    assert!(!kept.is_repeat());
+    kept.wait().unwrap();
+    assert_eq!(unacked(&engine, "jobs"), ["a"]);
+}
+
+#[test]
 fn many_publishers_share_a_batch_and_batches_are_full_to_the_last_byte() {
     let (machine, engine) = with_jobs();
     let publishers: Vec<_> =

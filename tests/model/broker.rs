@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, time::Duration};
 use fanlog::{ErrorKind, ExchangeKind, QueueOptions};
 
 use crate::{
-    operations::{End, Operation, Settle},
-    queue::{Death, Entry, Flag, Place, Queue, Reason},
+    consuming::Held,
+    operations::{End, Operation},
+    queue::{At, Death, Entry, Flag, Place, Queue},
     routing::{Binding, Exchange, Lead, Topology},
 };
 
@@ -37,7 +38,11 @@ pub(crate) struct Broker {
     /// Queues declared so far.
     declared: u64,
     /// Those that somebody has, in the order in which they were taken.
-    pub(super) held: Vec<(String, Place)>,
+    pub(super) held: Vec<Held>,
+    /// With their queues, as they came.
+    pub(super) consumers: Vec<(String, u64)>,
+    /// Consumers so far.
+    pub(super) subscribed: u64,
     pub(super) next_place: Place,
     /// Copies of dead letters: in their queues once the call is over.
     pub(super) arriving: Vec<(String, Entry)>,
@@ -62,6 +67,8 @@ impl Default for Broker {
             queues: BTreeMap::new(),
             declared: 0,
             held: Vec::new(),
+            consumers: Vec::new(),
+            subscribed: 0,
             next_place: 0,
             arriving: Vec::new(),
             now: Duration::ZERO,
@@ -75,9 +82,14 @@ impl Default for Broker {
 }
 
 impl Broker {
-    /// Messages that somebody has, with their queues.
-    pub(crate) fn held(&self) -> &[(String, Place)] {
+    /// Messages that somebody has.
+    pub(crate) fn held(&self) -> &[Held] {
         &self.held
+    }
+
+    /// Consumers, with their queues, as they came.
+    pub(crate) fn consumers(&self) -> &[(String, u64)] {
+        &self.consumers
     }
 
     /// The place that the next stored message gets.
@@ -131,6 +143,12 @@ impl Broker {
                 self.transaction(messages, *acks, *commit)
             }
             Operation::Get { queue } => self.get(queue),
+            Operation::Consume { queue, prefetch } => self.consume(queue, *prefetch),
+            Operation::Receive { which } => Ok(self.receive(which.index(self.consumers.len()))),
+            Operation::Cancel { which } => {
+                self.cancel(which.index(self.consumers.len()));
+                Ok(Answer::Done)
+            }
             Operation::Peek { queue } => {
                 let now = self.now;
                 self.queue(queue).map(|queue| Answer::Messages(queue.peek(now)))
@@ -157,7 +175,10 @@ impl Broker {
             }
         };
         for (queue, entry) in std::mem::take(&mut self.arriving) {
-            self.queues.get_mut(&queue).expect("it was routed there").entries.push(entry);
+            // It may have come to its end since.
+            if let Some(queue) = self.queues.get_mut(&queue) {
+                queue.entries.push(entry);
+            }
         }
         self.answer = done.unwrap_or_else(Answer::Fails);
     }
@@ -195,11 +216,15 @@ impl Broker {
     }
 
     fn declare_queue(&mut self, name: &str, options: &QueueOptions) -> Result<Answer, ErrorKind> {
-        if let Some(found) = self.queues.get(name) {
-            let same = found.options == *options;
-            return if same { Ok(Answer::Done) } else { Err(ErrorKind::Mismatch) };
+        let now = self.now;
+        if let Some(found) = self.queues.get_mut(name) {
+            if found.options != *options {
+                return Err(ErrorKind::Mismatch);
+            }
+            found.used = now;
+            return Ok(Answer::Done);
         }
-        self.queues.insert(name.to_owned(), Queue::new(options, self.declared));
+        self.queues.insert(name.to_owned(), Queue::new(options, self.declared, now));
         self.declared += 1;
         Ok(Answer::Done)
     }
@@ -210,10 +235,11 @@ impl Broker {
         Ok(Answer::Done)
     }
 
-    fn delete_queue(&mut self, name: &str) -> Result<Answer, ErrorKind> {
+    pub(super) fn delete_queue(&mut self, name: &str) -> Result<Answer, ErrorKind> {
         self.queues.remove(name).ok_or(ErrorKind::NotFound)?;
         self.topology.bindings.retain(|binding| binding.queue != name);
-        self.held.retain(|(queue, _)| queue != name);
+        self.held.retain(|held| held.queue != name);
+        self.consumers.retain(|(queue, _)| queue != name);
         Ok(Answer::Done)
     }
 
@@ -247,57 +273,29 @@ impl Broker {
         if queues.is_empty() { Err(ErrorKind::Unroutable) } else { Ok(queues) }
     }
 
-    fn get(&mut self, name: &str) -> Result<Answer, ErrorKind> {
-        let now = self.now;
-        let queue = self.queue(name)?;
-        let mut gone = queue.shorten(now);
-        let (next, passed) = queue.next(now);
-        gone.extend(passed);
-        let entry = queue.entries.iter_mut().find(|entry| Some(entry.place) == next);
-        let got = entry.map(|entry| {
-            entry.held = true;
-            let Entry { place, birth, flag, ref deaths, .. } = *entry;
-            Got { place, birth, flag, deaths: deaths.clone() }
-        });
-        self.held.extend(next.map(|place| (name.to_owned(), place)));
-        self.leave(name, gone);
-        Ok(Answer::Message(got))
-    }
-
-    pub(super) fn settle(&mut self, at: usize, how: Settle) {
-        let (name, place) = self.held.remove(at);
-        self.unwritten = how != Settle::Ack { wait: true };
-        let queue = self.queues.get_mut(&name).expect("it is there");
-        match how {
-            Settle::Ack { .. } => drop(queue.settle(place)),
-            Settle::Requeue => queue.give_back(place),
-            Settle::Reject => {
-                let gone = vec![(queue.settle(place), Reason::Rejected)];
-                self.leave(&name, gone);
-            }
-        }
-    }
-
     /// Time passes, and then the background looks at each queue once.
     fn advance(&mut self, seconds: u64) {
         self.now += Duration::from_secs(seconds);
-        let mut watched: Vec<(u64, String)> = self
-            .queues
-            .iter()
-            .filter(|(_, queue)| queue.watched)
-            .map(|(name, queue)| (queue.number, name.clone()))
-            .collect();
-        watched.sort_unstable();
-        for (_, name) in watched {
-            let gone = self.queues.get_mut(&name).expect("it is there").trim(self.now);
-            self.leave(&name, gone);
+        let queues = self.queues.iter();
+        let mut queues: Vec<_> = queues.map(|(name, queue)| (queue.number, name.clone())).collect();
+        queues.sort_unstable();
+        for (_, name) in queues {
+            let now = self.now;
+            let queue = self.queues.get_mut(&name).expect("it is there");
+            if queue.watched {
+                let gone = queue.trim(now);
+                self.leave(&name, gone);
+            }
+            if self.queues.get_mut(&name).expect("it is there").is_over(now) {
+                self.delete_queue(&name).expect("it is there");
+            }
         }
         self.unwritten = false;
     }
 
     /// What was in hands goes back; transient messages and queues are gone.
     fn again(&mut self, end: End) {
-        for (name, place) in std::mem::take(&mut self.held) {
+        for Held { queue: name, place, .. } in std::mem::take(&mut self.held) {
             let queue = self.queues.get_mut(&name).expect("it is there");
             // So that it is certain how often it came back.
             if queue.options.delivery_limit.is_some() {
@@ -305,26 +303,26 @@ impl Broker {
                 self.unwritten = true;
             }
         }
+        self.consumers.clear();
         self.flushed = std::mem::take(&mut self.unwritten);
         self.queues.retain(|_, queue| queue.options.durable);
         let queues = &self.queues;
         self.topology.bindings.retain(|binding| queues.contains_key(&binding.queue));
         for queue in self.queues.values_mut() {
-            let has_limits = Queue::new(&queue.options, 0).watched;
-            queue.watched = has_limits;
             // Flags are kept as "all below": at a close exactly, else as far as leases reached.
-            let flagged = queue.entries.iter().rposition(|one| one.held || one.flag != Flag::No);
+            let in_hand = |entry: &Entry| entry.at == At::Hand;
+            let flagged =
+                queue.entries.iter().rposition(|one| in_hand(one) || one.flag != Flag::No);
             for (place, entry) in queue.entries.iter_mut().enumerate() {
                 let below = flagged.is_some_and(|flagged| place <= flagged);
                 entry.flag = match end {
-                    End::Close | End::Kill if entry.held => Flag::Yes,
+                    End::Close | End::Kill if in_hand(entry) => Flag::Yes,
                     End::Close if below && entry.flag != Flag::Yes => Flag::Maybe,
                     End::Close => entry.flag,
                     End::Kill | End::PowerCut => Flag::Maybe,
                 };
-                entry.held = false;
             }
-            queue.entries.retain(|entry| !entry.transient);
+            queue.opened(self.now);
         }
     }
 }

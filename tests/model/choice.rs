@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fanlog::{ExchangeKind, Overflow, QueueOptions};
-use proptest::{option, prelude::*};
+use proptest::{option, prelude::*, sample::Index};
 
 use crate::{
     broker::Broker,
@@ -82,11 +82,17 @@ fn options() -> impl Strategy<Value = QueueOptions> {
     let ttl = option::weighted(0.25, (1_u64..100).prop_map(Duration::from_secs));
     let lengths = (option::weighted(0.25, 0_u64..6), option::weighted(0.15, 0_u64..1000));
     let limits = (option::weighted(0.2, 1_u8..4), option::weighted(0.2, 0_u32..3));
+    let ends = (
+        prop::bool::weighted(0.15),
+        option::weighted(0.15, (5_u64..100).prop_map(Duration::from_secs)),
+    );
     let overflows = [Overflow::DropHead, Overflow::RejectPublish, Overflow::RejectPublishDlx];
     let overflow = prop::sample::select(overflows.to_vec());
-    (durable, ttl, lengths, overflow, limits, dead_letters()).prop_map(
-        |(durable, message_ttl, lengths, overflow, limits, dead_letters)| QueueOptions {
+    (durable, ends, ttl, lengths, overflow, limits, dead_letters()).prop_map(
+        |(durable, ends, message_ttl, lengths, overflow, limits, dead_letters)| QueueOptions {
             durable,
+            auto_delete: ends.0,
+            expires: ends.1,
             message_ttl,
             messages_max: lengths.0,
             bytes_max: lengths.1,
@@ -169,15 +175,20 @@ pub(crate) fn next(broker: &Broker) -> BoxedStrategy<Operation> {
         2 => Just(Settle::Requeue),
         2 => Just(Settle::Reject),
     ];
-    let settle = (any::<prop::sample::Index>(), how)
-        .prop_map(|(place, how)| Operation::Settle { place, how });
+    let settle = (any::<Index>(), how).prop_map(|(place, how)| Operation::Settle { place, how });
     let end = prop_oneof![Just(End::Close), Just(End::Kill), Just(End::PowerCut)];
+    let consume =
+        (queue(), 1_u32..4).prop_map(|(queue, prefetch)| Operation::Consume { queue, prefetch });
+    let receive = if broker.consumers().is_empty() { 1 } else { 6 };
     let held = if broker.held().is_empty() { 1 } else { 6 };
     prop_oneof![
         11 => message().prop_map(Operation::Publish),
         1 => numbered,
         3 => batch,
         8 => queue().prop_map(|queue| Operation::Get { queue }),
+        2 => consume,
+        receive => any::<Index>().prop_map(|which| Operation::Receive { which }),
+        1 => any::<Index>().prop_map(|which| Operation::Cancel { which }),
         1 => queue().prop_map(|queue| Operation::Peek { queue }),
         held => settle,
         3 => transaction,

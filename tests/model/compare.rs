@@ -56,17 +56,18 @@ fn compare_topology(engine: &Engine, broker: &Broker) {
 }
 
 /// Messages and their bytes.
-fn sum(queue: &Queue, held: bool) -> (u64, u64) {
-    let entries = queue.entries.iter().filter(|entry| entry.held == held);
+fn sum(queue: &Queue, waits: bool) -> (u64, u64) {
+    let entries = queue.entries.iter().filter(|entry| entry.waits() == waits);
     entries.fold((0, 0), |(messages, bytes), entry| (messages + 1, bytes + entry.bytes as u64))
 }
 
 /// An ack counts in the whole once it is written, in what is ready and unacked at once.
 fn compare_queue(engine: &Engine, name: &str, queue: &Queue, all_written: bool) {
     let found = engine.queue(name).unwrap();
-    let (ready, unacked) = (sum(queue, false), sum(queue, true));
+    let (ready, unacked) = (sum(queue, true), sum(queue, false));
     assert_eq!((found.ready, found.ready_bytes), ready, "{found:?}");
     assert_eq!((found.unacked, found.unacked_bytes), unacked, "{found:?}");
+    assert_eq!(found.consumers, queue.consumers.len(), "{found:?}");
     let whole = (ready.0 + unacked.0, ready.1 + unacked.1);
     if all_written {
         assert_eq!((found.messages, found.bytes), whole, "{found:?}");

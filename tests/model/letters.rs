@@ -2,7 +2,7 @@
 
 use crate::{
     broker::Broker,
-    queue::{Death, Entry, Flag, Gone, Reason},
+    queue::{At, Death, Entry, Flag, Gone, Reason},
 };
 
 /// The queues that a message must not come to again, as it would go in a circle in which nobody
@@ -53,13 +53,13 @@ impl Broker {
         queues.retain(|queue| !not_to.contains(queue));
         let copy = Entry {
             key: key.clone(),
-            transient: false,
             since: self.now(),
             expiry: None,
             deaths: with_death(&entry.deaths, from, reason),
             flag: Flag::No,
             returns: 0,
-            held: false,
+            at: At::Queue,
+            old: false,
             ..entry.clone()
         };
         (!queues.is_empty()).then_some((copy, queues))

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use fanlog::{
-    Config, Delivery, Engine, Error, ExchangeKind, ExchangeOptions, Message, Table, TableRef,
-    Value,
+    Config, Consumer, ConsumerOptions, Delivery, Engine, Error, ExchangeKind, ExchangeOptions,
+    Message, Table, TableRef, Value,
     clock::ManualClock,
     storage::{CrashMode, MemoryStorage},
 };
@@ -18,6 +18,9 @@ use crate::{
     operations::{End, Every, Operation, Sent, Settle},
     queue::{Death, Flag, Place, Reason},
 };
+
+/// Consumers at a time.
+const CONSUMERS_MAX: usize = 5;
 
 /// Sequences in a usual run.
 const CASES: u32 = 2000;
@@ -60,6 +63,10 @@ impl ReferenceStateMachine for Broker {
     fn preconditions(state: &Self, operation: &Operation) -> bool {
         match operation {
             Operation::Settle { .. } => !state.held().is_empty(),
+            Operation::Consume { queue, .. } => {
+                state.is_certain(queue) && state.consumers().len() < CONSUMERS_MAX
+            }
+            Operation::Receive { .. } | Operation::Cancel { .. } => !state.consumers().is_empty(),
             Operation::Publish(message) | Operation::PublishNumbered { message, .. } => {
                 !state.is_vague(message)
             }
@@ -80,6 +87,8 @@ impl ReferenceStateMachine for Broker {
 struct Held {
     delivery: Delivery,
     queue: String,
+    /// The tag of the consumer that has it, if it is one.
+    consumer: Option<String>,
 }
 
 /// The engine, its disk and its clock.
@@ -88,6 +97,8 @@ pub(crate) struct Machine {
     clock: Arc<ManualClock>,
     engine: Option<Engine>,
     held: Vec<Held>,
+    /// With their queues, as they came.
+    consumers: Vec<(String, Consumer)>,
     next_place: Place,
 }
 
@@ -97,7 +108,14 @@ impl StateMachineTest for Machine {
 
     fn init_test(broker: &Broker) -> Self {
         let (disk, clock) = (MemoryStorage::new(), Arc::new(ManualClock::new()));
-        let mut machine = Self { disk, clock, engine: None, held: Vec::new(), next_place: 0 };
+        let mut machine = Self {
+            disk,
+            clock,
+            engine: None,
+            held: Vec::new(),
+            consumers: Vec::new(),
+            next_place: 0,
+        };
         machine.open();
         for operation in &broker.first {
             assert_eq!(machine.call(operation).unwrap(), Answer::Done);
@@ -186,33 +204,15 @@ impl Machine {
         assert!(agree(&answer, &broker.answer), "{answer:?}, expected {:?}", broker.answer);
         // Copies of dead letters are on their way, and nobody waits for them.
         while self.engine().step_commit() {}
+        // What queues had that came to their end is nobody's any more.
+        self.held.retain(|held| broker.queues.contains_key(&held.queue));
+        self.consumers.retain(|(queue, _)| broker.queues.contains_key(queue));
         self.next_place = broker.next_place();
     }
 
     fn call(&mut self, operation: &Operation) -> Result<Answer, Error> {
         let engine = self.engine();
         match operation {
-            Operation::DeclareExchange { name, kind, alternate } => {
-                let alternate = alternate.map(str::to_owned);
-                let options = ExchangeOptions { alternate, ..ExchangeOptions::default() };
-                engine.declare_exchange_with(name, *kind, &options)?;
-            }
-            Operation::BindExchange { destination, source, key } => {
-                engine.bind_exchange(destination, source, key, &Table::new())?;
-            }
-            Operation::UnbindExchange { destination, source, key } => {
-                engine.unbind_exchange(destination, source, key, &Table::new())?;
-            }
-            Operation::DeleteExchange { name } => engine.delete_exchange(name)?,
-            Operation::DeclareQueue { name, options } => {
-                engine.declare_queue_with(name, options)?;
-            }
-            Operation::DeleteQueue { name } => {
-                engine.delete_queue(name)?;
-                self.held.retain(|held| held.queue != *name);
-            }
-            Operation::Bind { queue, exchange, key } => engine.bind(queue, exchange, key)?,
-            Operation::Unbind { queue, exchange, key } => engine.unbind(queue, exchange, key)?,
             Operation::Publish(message) => {
                 let payload = payload(self.next_place, message.bytes);
                 engine.publisher().publish(&made(message, &payload))?.wait()?;
@@ -231,7 +231,26 @@ impl Machine {
             Operation::Transaction { messages, acks, commit } => {
                 self.transaction(messages, *acks, *commit)?;
             }
-            Operation::Get { queue } => return self.get(queue),
+            Operation::Get { queue } => {
+                let found = engine.get(queue)?;
+                return Ok(Answer::Message(found.map(|delivery| self.hold(delivery, queue, None))));
+            }
+            Operation::Consume { queue, prefetch } => {
+                let consumer = engine.consume(queue, ConsumerOptions::prefetch(*prefetch))?;
+                self.consumers.push(((*queue).to_owned(), consumer));
+            }
+            Operation::Receive { which } => {
+                let (queue, consumer) = &self.consumers[which.index(self.consumers.len())];
+                let (queue, tag) = (queue.clone(), Some(consumer.tag().to_owned()));
+                let found = consumer.recv_timeout(Duration::ZERO)?;
+                return Ok(Answer::Message(found.map(|delivery| self.hold(delivery, &queue, tag))));
+            }
+            Operation::Cancel { which } => {
+                let (_, consumer) = self.consumers.remove(which.index(self.consumers.len()));
+                let tag = consumer.tag().to_owned();
+                drop(consumer);
+                self.held.retain(|held| held.consumer.as_ref() != Some(&tag));
+            }
             Operation::Peek { queue } => {
                 let found = engine.peek(queue, usize::MAX)?;
                 return Ok(Answer::Messages(found.iter().map(|one| one.offset.0).collect()));
@@ -253,8 +272,36 @@ impl Machine {
             }
             Operation::Advance { seconds } => self.pass(*seconds)?,
             Operation::Again(end) => self.again(*end)?,
+            change => self.change(change)?,
         }
         Ok(Answer::Done)
+    }
+
+    /// Changes the topology.
+    fn change(&self, operation: &Operation) -> Result<(), Error> {
+        let engine = self.engine();
+        match operation {
+            Operation::DeclareExchange { name, kind, alternate } => {
+                let alternate = alternate.map(str::to_owned);
+                let options = ExchangeOptions { alternate, ..ExchangeOptions::default() };
+                engine.declare_exchange_with(name, *kind, &options)?;
+            }
+            Operation::BindExchange { destination, source, key } => {
+                engine.bind_exchange(destination, source, key, &Table::new())?;
+            }
+            Operation::UnbindExchange { destination, source, key } => {
+                engine.unbind_exchange(destination, source, key, &Table::new())?;
+            }
+            Operation::DeleteExchange { name } => engine.delete_exchange(name)?,
+            Operation::DeclareQueue { name, options } => {
+                engine.declare_queue_with(name, options)?;
+            }
+            Operation::DeleteQueue { name } => engine.delete_queue(name)?,
+            Operation::Bind { queue, exchange, key } => engine.bind(queue, exchange, key)?,
+            Operation::Unbind { queue, exchange, key } => engine.unbind(queue, exchange, key)?,
+            other => panic!("{other:?} is no change"),
+        }
+        Ok(())
     }
 
     /// Time passes, and what is due then is done, and durable.
@@ -303,14 +350,14 @@ impl Machine {
         Ok(())
     }
 
-    fn get(&mut self, queue: &str) -> Result<Answer, Error> {
-        let Some(delivery) = self.engine().get(queue)? else { return Ok(Answer::Message(None)) };
+    /// Takes note of a message that was handed out.
+    fn hold(&mut self, delivery: Delivery, queue: &str, consumer: Option<String>) -> Got {
         let birth = birth_of(delivery.payload());
         assert_eq!(delivery.payload(), payload(birth, delivery.payload().len()), "{delivery:?}");
         let flag = if delivery.redelivered() { Flag::Yes } else { Flag::No };
         let (place, deaths) = (delivery.offset().0, deaths(delivery.headers()));
-        self.held.push(Held { delivery, queue: queue.to_owned() });
-        Ok(Answer::Message(Some(Got { place, birth, flag, deaths })))
+        self.held.push(Held { delivery, queue: queue.to_owned(), consumer });
+        Got { place, birth, flag, deaths }
     }
 
     fn again(&mut self, end: End) -> Result<(), Error> {
@@ -322,6 +369,7 @@ impl Machine {
         }
         // What it does from here on is on the other disk.
         self.held.clear();
+        self.consumers.clear();
         drop(engine);
         self.open();
         Ok(())

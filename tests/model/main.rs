@@ -2,7 +2,7 @@
 //!
 //! [`operations`] lists the calls, [`choice`] says which are worth making. [`broker`] says what every
 //! call has to answer: [`publishing`] what is stored, [`routing`] where it goes, [`queue`] what a queue
-//! holds and what leaves it by itself, [`letters`] where that goes. [`machine`] makes the calls on a real engine (stepped, on a
+//! holds and what leaves it by itself, [`letters`] where that goes, [`consuming`] who gets the rest. [`machine`] makes the calls on a real engine (stepped, on a
 //! disk in memory whose power can be cut), [`compare`] compares after each: the topology, the depths
 //! of all queues, and the engine's own recount by brute force. A failure is shrunk to the shortest
 //! sequence.
@@ -18,6 +18,7 @@
 mod broker;
 mod choice;
 mod compare;
+mod consuming;
 mod letters;
 mod machine;
 mod operations;

@@ -105,6 +105,19 @@ pub(crate) enum Operation {
     Get {
         queue: &'static str,
     },
+    /// A consumer comes.
+    Consume {
+        queue: &'static str,
+        prefetch: u32,
+    },
+    /// One of the consumers, by its place among them, asks for a message.
+    Receive {
+        which: prop::sample::Index,
+    },
+    /// One of the consumers goes.
+    Cancel {
+        which: prop::sample::Index,
+    },
     /// All that is ready.
     Peek {
         queue: &'static str,

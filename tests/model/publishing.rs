@@ -7,7 +7,7 @@ use fanlog::ErrorKind;
 use crate::{
     broker::{Answer, Broker},
     operations::{Every, Sent, Settle},
-    queue::{Entry, Flag, Reason},
+    queue::{At, Entry, Flag, Reason},
 };
 
 /// A message, and the queues that get it.
@@ -32,7 +32,8 @@ impl Broker {
         }
         let before = self.next_place;
         let answer = self.publish_one(message);
-        if answer.is_ok() || self.next_place > before {
+        // What was dropped, or refused by all, has used no number.
+        if self.next_place > before {
             self.last_sequence = sequence;
         }
         answer
@@ -103,7 +104,8 @@ impl Broker {
             deaths: Vec::new(),
             flag: Flag::No,
             returns: 0,
-            held: false,
+            at: At::Queue,
+            old: false,
         };
         Ok((entry, queues))
     }

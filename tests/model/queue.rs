@@ -4,6 +4,8 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use fanlog::{Overflow, QueueOptions};
 
+use crate::consuming::Consumer;
+
 /// Number of a stored message: how many were stored before it. Its copies have their own.
 pub(crate) type Place = u64;
 
@@ -14,6 +16,16 @@ pub(crate) enum Flag {
     Yes,
     /// It depends on how far the lease reached.
     Maybe,
+}
+
+/// Where a message of a queue is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum At {
+    Queue,
+    /// Dealt to a consumer, and not received.
+    Inbox,
+    /// Somebody has it.
+    Hand,
 }
 
 /// Why a message left a queue otherwise than by an ack.
@@ -63,8 +75,25 @@ pub(crate) struct Entry {
     pub(crate) flag: Flag,
     /// How often it came back.
     pub(crate) returns: u32,
-    /// Somebody has it.
-    pub(crate) held: bool,
+    pub(crate) at: At,
+    /// It was there when the store was opened.
+    pub(crate) old: bool,
+}
+
+impl Entry {
+    /// Whether nobody has it.
+    pub(crate) fn waits(&self) -> bool {
+        self.at == At::Queue
+    }
+}
+
+/// Whether the background looks at messages of such a queue, whatever they bring themselves.
+fn has_limits(options: &QueueOptions) -> bool {
+    options.expires.is_some()
+        || options.message_ttl.is_some()
+        || options.messages_max.is_some()
+        || options.bytes_max.is_some()
+        || options.dead_letter_exchange.is_some()
 }
 
 /// What left a queue.
@@ -77,18 +106,34 @@ pub(crate) struct Queue {
     /// How many were declared before it.
     pub(crate) number: u64,
     pub(crate) entries: Vec<Entry>,
-    /// The background looks at it.
+    /// The background looks at its messages.
     pub(crate) watched: bool,
+    /// When it was used last, as far as its expiry goes.
+    pub(crate) used: Duration,
+    /// As they came.
+    pub(crate) consumers: Vec<Consumer>,
+    /// Whose turn it is, of these.
+    pub(crate) turn: usize,
 }
 
 impl Queue {
-    pub(crate) fn new(options: &QueueOptions, number: u64) -> Self {
+    pub(crate) fn new(options: &QueueOptions, number: u64, now: Duration) -> Self {
         let options = options.clone();
-        let watched = options.message_ttl.is_some()
-            || options.messages_max.is_some()
-            || options.bytes_max.is_some()
-            || options.dead_letter_exchange.is_some();
-        Self { options, number, entries: Vec::new(), watched }
+        let watched = has_limits(&options);
+        let (entries, consumers) = (Vec::new(), Vec::new());
+        Self { options, number, entries, watched, used: now, consumers, turn: 0 }
+    }
+
+    /// What is left of it when the store is opened.
+    pub(crate) fn opened(&mut self, now: Duration) {
+        self.watched = has_limits(&self.options);
+        self.used = now;
+        self.consumers.clear();
+        self.turn = 0;
+        self.entries.retain(|entry| !entry.transient);
+        for entry in &mut self.entries {
+            (entry.at, entry.old) = (At::Queue, true);
+        }
     }
 
     fn messages_max(&self) -> u64 {
@@ -112,7 +157,7 @@ impl Queue {
 
     /// Messages and bytes that nobody has, due or not.
     fn waiting(&self) -> (u64, u64) {
-        let waiting = self.entries.iter().filter(|entry| !entry.held);
+        let waiting = self.entries.iter().filter(|entry| entry.waits());
         waiting.fold((0, 0), |(messages, bytes), one| (messages + 1, bytes + one.bytes as u64))
     }
 
@@ -144,7 +189,7 @@ impl Queue {
     }
 
     fn ready_in(&self, level: u8, now: Duration) -> impl Iterator<Item = &Entry> {
-        let ready = move |entry: &&Entry| !entry.held && entry.since <= now;
+        let ready = move |entry: &&Entry| entry.waits() && entry.since <= now;
         self.entries.iter().filter(ready).filter(move |entry| self.level(entry) == level)
     }
 
@@ -217,7 +262,7 @@ impl Queue {
     /// Drops what nobody has.
     pub(crate) fn purge(&mut self) -> u64 {
         let before = self.entries.len();
-        self.entries.retain(|entry| entry.held);
+        self.entries.retain(|entry| !entry.waits());
         (before - self.entries.len()) as u64
     }
 
@@ -228,9 +273,14 @@ impl Queue {
 
     /// A message that somebody has comes back.
     pub(crate) fn give_back(&mut self, place: Place) {
-        let entry = self.entries.iter_mut().find(|entry| entry.place == place);
-        let entry = entry.expect("a message in hand is in its queue");
-        (entry.held, entry.flag) = (false, Flag::Yes);
+        let entry = self.entry(place);
+        (entry.at, entry.flag) = (At::Queue, Flag::Yes);
         entry.returns += 1;
+    }
+
+    /// A message of the queue.
+    pub(crate) fn entry(&mut self, place: Place) -> &mut Entry {
+        let entry = self.entries.iter_mut().find(|entry| entry.place == place);
+        entry.expect("it is in its queue")
     }
 }
