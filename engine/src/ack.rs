@@ -56,6 +56,12 @@ impl DirtyQueues {
         (!list.queues.is_empty()).then_some(list.commit)
     }
 
+    /// The last commit that takes, or took, anything that was listed by now.
+    pub(crate) fn last(&self) -> Option<u64> {
+        let list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        if list.queues.is_empty() { list.commit.checked_sub(1) } else { Some(list.commit) }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.list.lock().unwrap_or_else(PoisonError::into_inner).queues.is_empty()
     }

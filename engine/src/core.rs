@@ -3,7 +3,7 @@
 //! Only holds and delegates. The order in which locks are taken, here and everywhere:
 //!
 //! ```text
-//! tables -> append                       topology changes
+//! rewinding -> tables -> append          topology changes; rewinds also take all others' at times
 //! named publishers -> append; a named publisher -> append     numbered messages
 //! pipeline -> append                     begin, complete
 //! pipeline -> dirty list -> queue dirty  begin
@@ -84,6 +84,8 @@ pub(crate) struct Core {
     pub(crate) stats: Counters,
     stop: AtomicBool,
     loans_watched: AtomicBool,
+    /// Held while messages of the past are brought into a queue: one at a time.
+    pub(crate) rewinding: Mutex<()>,
 }
 
 /// What opening found, from which a core is made.
@@ -140,6 +142,7 @@ impl Core {
             stats: parts.stats,
             stop: AtomicBool::new(false),
             loans_watched: AtomicBool::new(false),
+            rewinding: Mutex::default(),
         }
     }
 
@@ -361,6 +364,16 @@ impl Core {
         tables: &mut Tables,
         changes: &[Change<'_>],
     ) -> Result<Option<u64>> {
+        self.place_changes_with(tables, changes, &[])
+    }
+
+    /// The same with records of the caller's behind theirs.
+    pub(crate) fn place_changes_with(
+        &self,
+        tables: &mut Tables,
+        changes: &[Change<'_>],
+        more: &[u8],
+    ) -> Result<Option<u64>> {
         let mut bytes = Vec::new();
         let mut state = self.append.lock();
         if let Some(end) = &state.end {
@@ -368,6 +381,7 @@ impl Core {
         }
         let mut records = Records { bytes: &mut bytes, at: state.next_offset() };
         tables.apply_all(changes, &mut records)?;
+        bytes.extend_from_slice(more);
         let number = if bytes.is_empty() {
             // As asked for, already; perhaps by a change that is still on its way.
             state.last_placed()

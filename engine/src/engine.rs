@@ -30,6 +30,7 @@ use crate::{
     publish::Publisher,
     reclaim_now::{self, ReclaimReport},
     recovery,
+    rewind::{self, Bring, Landed, StartAt},
     route::{Change, ExchangeKind, Tables},
     storage::{LockError, RealStorage, Storage, StorageLock},
     transaction::Transaction,
@@ -316,6 +317,69 @@ impl Engine {
     /// [`Error::NotFound`], [`Error::Name`]; [`Error::Refused`] for the default exchange.
     pub fn bind(&self, queue: &str, exchange: &str, routing_key: &str) -> Result<()> {
         self.change(&[Change::Bind { queue, exchange, routing_key }])
+    }
+
+    /// Binds a queue to an exchange that [keeps a history](crate::ExchangeOptions::history), from a
+    /// place in it: what is kept from there on and matches is brought into the queue at its place,
+    /// before what is published from now on. The messages are stored once all the same. On return
+    /// all of it is durable, together.
+    ///
+    /// What the queue holds already, or got since it has a binding for it, does not come again; what
+    /// lies before its bindings does, each time that this is called, acked or not. If less is kept
+    /// than asked for it begins with the oldest that is. As for [`rewind`](Self::rewind) what consumers
+    /// of the queue have goes back.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let engine = fanlog::Engine::open(dir.path(), fanlog::Config::default())?;
+    /// use fanlog::{ExchangeKind, ExchangeOptions, History, Message, StartAt, Table};
+    ///
+    /// let history = Some(History::of_bytes(1 << 30));
+    /// let options = ExchangeOptions { history, ..ExchangeOptions::default() };
+    /// engine.declare_exchange_with("results", ExchangeKind::Topic, &options)?;
+    /// engine.publisher().publish_confirmed(&Message::new("results", "a.1", b"42"))?;
+    ///
+    /// engine.declare_queue("late")?;
+    /// let landed = engine.bind_from("late", "results", "a.*", &Table::new(), StartAt::Earliest)?;
+    /// assert_eq!((landed.messages, landed.clamped), (1, false));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if the exchange keeps no history, or the queue is exclusive;
+    /// [`Error::Timeout`] if what was published or acked before did not get to the disk within some
+    /// seconds; [`Error::TooLarge`] if the record of it, at most two bits per message that is kept, is
+    /// over [`transaction_bytes_max`](Config::transaction_bytes_max); else as
+    /// [`bind_with`](Self::bind_with). Nothing was changed then, but that what consumers had went back.
+    /// [`Error::OutOfSpace`], only with `WhenFull::Fail`: it is done, and durable once there is space.
+    pub fn bind_from(
+        &self,
+        queue: &str,
+        exchange: &str,
+        routing_key: &str,
+        arguments: &Table,
+        at: StartAt,
+    ) -> Result<Landed> {
+        let bind = Change::BindWith { queue, exchange, routing_key, arguments };
+        rewind::bring(&self.owner.core, queue, Bring::Binding(bind), at)
+    }
+
+    /// Rewinds a queue: all that the exchanges which it is bound to keep, from a place on, and that
+    /// matches its bindings now, is in the queue again, acked or not. On return that is durable.
+    ///
+    /// What the queue holds beside that stays, also what lies before. Of an exchange without a history
+    /// nothing comes back. Consumers stay subscribed: what they have goes back to the queue, and
+    /// settling it by its old tags is [`Error::UnknownTag`]. Meanwhile nothing is delivered from the
+    /// queue, and the histories give nothing up; publishers are held up for one commit. One queue is
+    /// rewound at a time. A message that was handed out and not acked comes flagged as redelivered.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if no exchange that it is bound to keeps a history, or the queue is
+    /// exclusive; else as [`bind_from`](Self::bind_from).
+    pub fn rewind(&self, queue: &str, at: StartAt) -> Result<Landed> {
+        rewind::bring(&self.owner.core, queue, Bring::Bindings, at)
     }
 
     /// Undoes a binding. What it brought to the queue stays there.

@@ -9,14 +9,14 @@ use fanlog_segment_format::{
     table::{Table, TableRef, Value},
 };
 
-use crate::{Error, Result, message::within};
+use crate::{Error, History, Result, history, message::within};
 
 const DURABLE: u32 = 1;
 const AUTO_DELETE: u32 = 1 << 1;
 const INTERNAL: u32 = 1 << 2;
 const ALTERNATE: &str = "alternate-exchange";
-/// More than the alternate exchange takes in the table.
-const KNOWN_BYTES_MAX: usize = 512;
+/// More than the alternate exchange and the history's limits take in the table.
+const KNOWN_BYTES_MAX: usize = 1024;
 
 /// How an exchange is to be, for [`Engine::declare_exchange_with`](crate::Engine::declare_exchange_with).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +31,10 @@ pub struct ExchangeOptions {
     /// The exchange that gets what none of its bindings matches, if there is one of that name then;
     /// `""` is the default exchange. At most 255 bytes. `alternate-exchange`.
     pub alternate: Option<String>,
-    /// Further arguments, kept and compared but not acted upon. Not `alternate-exchange`.
+    /// How much it keeps of all that passes through it, to be read again. Default nothing.
+    /// `x-history-max-age`, `x-history-max-bytes`.
+    pub history: Option<History>,
+    /// Further arguments, kept and compared but not acted upon. None of those above.
     pub arguments: Table,
 }
 
@@ -47,6 +50,7 @@ impl ExchangeOptions {
         auto_delete: false,
         internal: false,
         alternate: None,
+        history: None,
         arguments: Table::new(),
     };
 
@@ -61,14 +65,18 @@ impl ExchangeOptions {
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] for an `alternate-exchange` that is not text of at most 255 bytes.
+    /// [`Error::Argument`] for an `alternate-exchange` that is not text of at most 255 bytes, or a
+    /// history's limit that is no whole number.
     pub fn from_arguments(table: &Table) -> Result<Self> {
         Self::read(table.as_ref())
     }
 
     fn read(table: TableRef<'_>) -> Result<Self> {
-        let mut options = Self::default();
+        let mut options = Self { history: history::read(table)?, ..Self::default() };
         for (key, value) in table {
+            if history::is_argument(key) {
+                continue;
+            }
             if key != ALTERNATE {
                 // Its limits were checked when the table was made.
                 options.arguments.push(key, value);
@@ -88,6 +96,9 @@ impl ExchangeOptions {
         if let Some(alternate) = &self.alternate {
             table.push(ALTERNATE, Value::from(alternate.as_str()));
         }
+        if let Some(history) = &self.history {
+            history.write(&mut table);
+        }
         table
     }
 
@@ -100,9 +111,11 @@ impl ExchangeOptions {
         if let Some(name) = self.alternate.as_ref().filter(|name| name.len() > NAME_BYTES_MAX) {
             return Err(not_a_name(&format!("{} bytes long", name.len())));
         }
-        if let Some(value) = self.arguments.get(ALTERNATE) {
+        self.history.map_or(Ok(()), History::validate)?;
+        let known = |(key, _): &(&str, Value<'_>)| *key == ALTERNATE || history::is_argument(key);
+        if let Some((key, value)) = self.arguments.iter().find(known) {
             return Err(Error::Argument {
-                argument: ALTERNATE.to_owned(),
+                argument: key.to_owned(),
                 found: format!("{value:?}"),
                 allowed: "set by its field".to_owned(),
             });

@@ -87,6 +87,12 @@ impl Gate {
         *placed = placed.plus(Amount { messages: 1, bytes: payload_bytes as u64 });
     }
 
+    /// Takes note of messages of the past that were brought into the queue.
+    pub(crate) fn brought(&self, amount: Amount) {
+        let mut placed = self.placed();
+        *placed = placed.plus(amount);
+    }
+
     fn queue(&self, core: &Core) -> Option<Arc<Queue>> {
         if let Some(queue) = self.queue.get() {
             return queue.upgrade();

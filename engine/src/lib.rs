@@ -26,6 +26,7 @@ mod engine;
 mod error;
 mod exchange_options;
 mod gate;
+mod history;
 mod inspect;
 mod keeper;
 mod ledger;
@@ -44,6 +45,7 @@ mod reclaim;
 mod reclaim_now;
 mod recovery;
 pub mod repair;
+mod rewind;
 mod rewrite;
 mod route;
 mod stats;
@@ -69,6 +71,7 @@ pub use crate::{
     engine::{CloseReport, Engine},
     error::{Error, ErrorKind, FileOp, Result},
     exchange_options::ExchangeOptions,
+    history::History,
     inspect::{
         BindingView, ExchangeBindingView, ExchangeView, QueueView, SegmentInfo, TopologyView,
     },
@@ -81,6 +84,7 @@ pub use crate::{
     queue_options::{Overflow, QueueOptions},
     reclaim_now::ReclaimReport,
     recovery::{Cut, Gap, RecoveryReport, SetAside},
+    rewind::{Landed, StartAt},
     route::{Change, ExchangeKind},
     stats::{Histogram, Stats},
     transaction::Transaction,

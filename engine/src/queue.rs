@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
 };
 
@@ -20,6 +20,7 @@ use crate::{
     QueueOptions,
     ack::DirtyQueues,
     deliver::{Claim, Dispatch, Sleepers},
+    history::HISTORY,
     ledger::{
         ack_set::AckBatch,
         queue_ledger::{Amount, QueueLedger},
@@ -93,6 +94,21 @@ pub(crate) struct Queue {
     /// When its consumers are looked at next.
     look_due: AtomicU64,
     gone: AtomicBool,
+    /// It is what an exchange keeps: no user knows of it.
+    is_history: bool,
+    /// Whether it is held still: one of the values of `Hold`.
+    hold: AtomicU8,
+}
+
+/// Whether a queue goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// As ever.
+    Free,
+    /// Nothing is dealt from it, and nothing leaves it, until what is under way with it is done.
+    Held,
+    /// Messages of the past came into it: its cursors begin anew.
+    Rewound,
 }
 
 impl Queue {
@@ -101,6 +117,7 @@ impl Queue {
         group: GroupId,
         name: &str,
         options: Option<Box<QueueOptions>>,
+        is_history: bool,
         ledger: QueueLedger,
     ) -> Self {
         // Nothing before its first offset is ever handed out: closing need not say so.
@@ -119,6 +136,8 @@ impl Queue {
             awaits_log: AtomicBool::new(false),
             look_due: AtomicU64::new(0),
             gone: AtomicBool::new(false),
+            is_history,
+            hold: AtomicU8::new(Hold::Free as u8),
         }
     }
 
@@ -129,12 +148,51 @@ impl Queue {
     /// If its options do not decode.
     pub(crate) fn from_entry(entry: &QueueEntry, ledger: QueueLedger) -> Result<Self, DecodeError> {
         let options = QueueOptions::stored(entry.flags, &entry.arguments)?;
-        Ok(Self::new(entry.id, entry.group, &entry.name, options, ledger))
+        let is_history = entry.flags & HISTORY != 0;
+        Ok(Self::new(entry.id, entry.group, &entry.name, options, is_history, ledger))
     }
 
     /// What it was declared with.
     pub(crate) fn options(&self) -> &QueueOptions {
         self.options.as_deref().unwrap_or(QueueOptions::plain())
+    }
+
+    /// Whether it is what an exchange keeps.
+    pub(crate) fn is_history(&self) -> bool {
+        self.is_history
+    }
+
+    /// Whether it goes on.
+    pub(crate) fn hold(&self) -> Hold {
+        match self.hold.load(Ordering::Acquire) {
+            hold if hold == Hold::Held as u8 => Hold::Held,
+            hold if hold == Hold::Rewound as u8 => Hold::Rewound,
+            _ => Hold::Free,
+        }
+    }
+
+    pub(crate) fn set_hold(&self, hold: Hold) {
+        self.hold.store(hold as u8, Ordering::Release);
+    }
+
+    /// Messages of the past came into it; everything below `mark` may have been handed out.
+    pub(crate) fn rewound(&self, mark: Offset) {
+        self.mark.store(mark.0, Ordering::SeqCst);
+        self.recovered_mark.store(mark.0, Ordering::Relaxed);
+        self.set_hold(Hold::Rewound);
+    }
+
+    /// Whether a transaction that has no place yet, or none that is below `confirmed`, acks some of
+    /// it.
+    pub(crate) fn is_committing(&self, confirmed: u64) -> bool {
+        let mut dirty = self.dirty();
+        dirty.forget_committed(confirmed);
+        dirty.committing.get().is_some()
+    }
+
+    /// The bits that stand for what is not in its table of arguments.
+    pub(crate) fn flags(&self) -> u32 {
+        self.options().flags() | if self.is_history { HISTORY } else { 0 }
     }
 
     /// The durable state. Held for moments only.

@@ -19,6 +19,7 @@ use fanlog_segment_format::{
     table::Table,
 };
 
+pub(crate) use self::arguments::MESSAGE_TTL;
 use crate::{Error, Result, message::within};
 
 /// Flag of a declared queue: it survives a restart.

@@ -3,7 +3,7 @@
 use arbitrary::Arbitrary;
 use fanlog_segment_format::{
     AckBytes, AckEncoder, AckItem, Control, CountList, DurabilityMode, Epoch, ExchangeId, GroupId,
-    MessageRecord, Offset, PAGE_WORDS, PublisherId, QueueId, RECORD_ALIGN, Record, RouteId,
+    MessageRecord, Offset, PAGE_WORDS, PublisherId, QueueId, RECORD_ALIGN, Record, RouteId, RowList,
     U32List, align_up, seal_record, seed_record, verify_record,
 };
 
@@ -108,7 +108,7 @@ fn control(fields: &ControlFields<'_>) {
     counts.sort_unstable();
     counts.dedup_by_key(|&mut (offset, _)| offset);
     let acks = ack_set(&fields.runs);
-    let control = match fields.which % 19 {
+    let control = match fields.which % 20 {
         0 => Control::RouteDefine { route: RouteId(a), groups: U32List::from_slice(&list) },
         1 => Control::ExchangeDeclare {
             exchange: ExchangeId(a),
@@ -164,6 +164,15 @@ fn control(fields: &ControlFields<'_>) {
             Control::TransientRouteDefine { route: RouteId(a), groups: U32List::from_slice(&list) }
         }
         16 => Control::PublisherForget { publisher: PublisherId(a) },
+        18 => Control::Rewind {
+            queue: QueueId(a),
+            to: Offset(x),
+            mark: Offset(y),
+            members: RowList::from_slice(&[[1, x], [2, y]]),
+            segments: RowList::from_slice(&[[3, x, y, z, x]]),
+            brought: AckBytes(&acks),
+            passed: AckBytes(&acks),
+        },
         _ => Control::Close { next_offset: Offset(x) },
     };
     let mut bytes = Vec::new();

@@ -10,7 +10,7 @@ use crate::layout::{
     ARGUMENTS_BYTES_MAX, KEY_BYTES_MAX, NAME_BYTES_MAX, RECORD_ALIGN, RECORD_BYTES_MAX,
     RECORD_PREFIX_BYTES, align_up,
 };
-use crate::list::{CountList, U32List};
+use crate::list::{CountList, RowList, U32List};
 use crate::number::u32_of;
 use crate::wire::{VecWriter, store_u32};
 use crate::{ExchangeId, GroupId, Offset, PublisherId, QueueId, RouteId};
@@ -38,6 +38,7 @@ mod kind {
     pub(super) const PUBLISHER_SEQUENCE: u8 = 41;
     pub(super) const PUBLISHER_FORGET: u8 = 42;
     pub(super) const TRANSIENT_ROUTE_DEFINE: u8 = 43;
+    pub(super) const REWIND: u8 = 44;
 }
 
 /// A control record, borrowed: to be encoded, or as decoded.
@@ -164,6 +165,26 @@ pub enum Control<'a> {
         /// What it does not ack.
         kept: AckBytes<'a>,
     },
+    /// Brings messages that exchanges keep into a queue: those that it never got, and those that it
+    /// acked.
+    Rewind {
+        /// The queue.
+        queue: QueueId,
+        /// The end of what is brought, exclusive.
+        to: Offset,
+        /// The queue's delivery mark from here on.
+        mark: Offset,
+        /// Groups whose member it becomes, up to `to`, and from which offset on, in the order of
+        /// the groups.
+        members: RowList<'a, 2>,
+        /// By the first offset of a segment, in their order: messages that are brought and their
+        /// payload bytes, and those that become the queue's by its new memberships, brought or not.
+        segments: RowList<'a, 5>,
+        /// What is brought: it counts as acked no more.
+        brought: AckBytes<'a>,
+        /// What becomes the queue's and is not brought: it counts as acked.
+        passed: AckBytes<'a>,
+    },
     /// Binds an exchange to an exchange.
     ExchangeBind {
         /// Where messages come from.
@@ -228,6 +249,11 @@ impl Control<'_> {
             Self::DeliveryMark { .. } | Self::Close { .. } => 8,
             Self::Bind { .. } | Self::Unbind { .. } => 12,
             Self::Purge { kept, .. } => kept.0.len().saturating_add(24),
+            Self::Rewind { members, segments, brought, passed, .. } => 28_usize
+                .saturating_add(members.len().saturating_mul(16))
+                .saturating_add(segments.len().saturating_mul(40))
+                .saturating_add(brought.0.len())
+                .saturating_add(passed.0.len()),
             Self::RouteDefine { groups, .. } | Self::TransientRouteDefine { groups, .. } => {
                 groups.len().saturating_mul(4).saturating_add(4)
             }
@@ -290,6 +316,7 @@ impl Control<'_> {
             Self::DeliveryMark { queue, .. } => (kind::DELIVERY_MARK, queue.0),
             Self::DeliveryCount { queue, .. } => (kind::DELIVERY_COUNT, queue.0),
             Self::Purge { queue, .. } => (kind::PURGE, queue.0),
+            Self::Rewind { queue, .. } => (kind::REWIND, queue.0),
             Self::ExchangeBind { source, .. } => (kind::EXCHANGE_BIND, source.0),
             Self::ExchangeUnbind { source, .. } => (kind::EXCHANGE_UNBIND, source.0),
             Self::Close { .. } => (kind::CLOSE, 0),
@@ -350,6 +377,11 @@ impl Control<'_> {
                 out.u64(bytes);
                 out.bytes(kept.0);
             }
+            Self::Rewind { to, mark, members, segments, brought, passed, .. } => {
+                out.u64(to.0);
+                out.u64(mark.0);
+                write_rewind(out, members, segments, brought, passed);
+            }
             Self::DeliveryMark { offset, .. } | Self::Close { next_offset: offset } => {
                 out.u64(offset.0);
             }
@@ -367,6 +399,24 @@ impl Control<'_> {
             | Self::PublisherForget { .. } => {}
         }
     }
+}
+
+/// Numbers of members, segments and bytes of the first set, then all of them and the second set.
+fn write_rewind(
+    out: &mut VecWriter<'_>,
+    members: RowList<'_, 2>,
+    segments: RowList<'_, 5>,
+    brought: AckBytes<'_>,
+    passed: AckBytes<'_>,
+) {
+    assert!(members.increases() && segments.increases(), "groups and segments increase");
+    out.u32(u32_of(members.len()));
+    out.u32(u32_of(segments.len()));
+    out.u32(u32_of(brought.0.len()));
+    let members = members.iter().flatten();
+    members.chain(segments.iter().flatten()).for_each(|number| out.u64(number));
+    out.bytes(brought.0);
+    out.bytes(passed.0);
 }
 
 /// Length of a name or key as `u8`, length of the arguments as `u32`, name, arguments.

@@ -38,6 +38,6 @@ pub use ids::{
     SegmentId, StoreId,
 };
 pub use layout::*;
-pub use list::{CountList, U32List};
+pub use list::{CountList, RowList, U32List};
 pub use record::{DurabilityMode, MessageRecord, Record, RecordHead, seal_record, verify_record};
 pub use table::{Table, TableRef, Value};

@@ -191,3 +191,90 @@ impl fmt::Debug for CountList<'_> {
         f.debug_list().entries(self.iter()).finish()
     }
 }
+
+/// A list of rows of `N` numbers, whose first ones strictly increase: borrowed from memory, or an
+/// encoding.
+#[derive(Clone, Copy)]
+pub struct RowList<'a, const N: usize>(Rows<'a, N>);
+
+#[derive(Clone, Copy)]
+enum Rows<'a, const N: usize> {
+    Values(&'a [[u64; N]]),
+    /// A multiple of the bytes of a row.
+    Bytes(&'a [u8]),
+}
+
+impl<'a, const N: usize> RowList<'a, N> {
+    /// Bytes of one row.
+    pub const ROW_BYTES: usize = N.saturating_mul(8);
+
+    /// Borrows rows, whose first numbers must strictly increase.
+    pub const fn from_slice(values: &'a [[u64; N]]) -> Self {
+        Self(Rows::Values(values))
+    }
+
+    /// Borrows an encoding: each number as `u64`. `None` if it is no whole number of rows, or their
+    /// first numbers do not strictly increase.
+    pub fn from_bytes(bytes: &'a [u8]) -> Option<Self> {
+        let list = Self(Rows::Bytes(bytes));
+        let whole = bytes.len().is_multiple_of(Self::ROW_BYTES.max(1));
+        (whole && list.increases()).then_some(list)
+    }
+
+    /// How many rows there are.
+    pub const fn len(&self) -> usize {
+        match self.0 {
+            Rows::Values(values) => values.len(),
+            Rows::Bytes(bytes) => match bytes.len().checked_div(Self::ROW_BYTES) {
+                Some(rows) => rows,
+                None => 0,
+            },
+        }
+    }
+
+    /// Tells whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns the row at `index`, or `None` past the end.
+    pub fn get(&self, index: usize) -> Option<[u64; N]> {
+        match self.0 {
+            Rows::Values(values) => values.get(index).copied(),
+            Rows::Bytes(bytes) => {
+                let start = index.checked_mul(Self::ROW_BYTES)?;
+                let row = bytes.get(start..start.checked_add(Self::ROW_BYTES)?)?;
+                let mut numbers = [0; N];
+                for (number, bytes) in numbers.iter_mut().zip(row.chunks_exact(8)) {
+                    *number = u64_at(bytes, 0)?;
+                }
+                Some(numbers)
+            }
+        }
+    }
+
+    /// Returns the rows in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = [u64; N]> + use<'a, N> {
+        let list = *self;
+        (0..list.len()).map(move |index| list.get(index).unwrap_or([0; N]))
+    }
+
+    /// Checks that the first numbers strictly increase.
+    pub(crate) fn increases(&self) -> bool {
+        self.iter().map(|row| row.first().copied()).is_sorted_by(|a, b| a < b)
+    }
+}
+
+impl<const N: usize> PartialEq for RowList<'_, N> {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl<const N: usize> Eq for RowList<'_, N> {}
+
+impl<const N: usize> fmt::Debug for RowList<'_, N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}

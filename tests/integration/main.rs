@@ -28,6 +28,8 @@ mod futures;
 mod gate;
 mod get;
 mod headers;
+mod history;
+mod history_by_chance;
 mod lifetime;
 mod limits;
 mod lock;

@@ -10,6 +10,7 @@ pub mod disks;
 pub mod judge;
 pub mod model;
 pub mod operations;
+pub mod past;
 pub mod random;
 pub mod stream;
 pub mod world;

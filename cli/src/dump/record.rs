@@ -128,6 +128,17 @@ fn of_queue_change(control: &Control<'_>, at: u64, whole: bool) -> Item {
                 .with("bytes", bytes);
             with_acks(item, "kept", kept, whole)
         }
+        Control::Rewind { queue, to, mark, members, segments, brought, passed } => {
+            let members = members.iter().map(|row| json!(row));
+            let segments = segments.iter().map(|row| json!(row));
+            let item = Item::new("rewind", at)
+                .with("queue", queue.0)
+                .with("to", to.0)
+                .with("mark", mark.0)
+                .with_list("members", members, whole)
+                .with_list("segments", segments, whole);
+            with_acks(with_acks(item, "brought", brought, whole), "passed", passed, whole)
+        }
         Control::ExchangeBind { source, destination, key, .. } => Item::new("exchange bind", at)
             .with("source", source.0)
             .with("destination", destination.0)

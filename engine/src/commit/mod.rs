@@ -529,6 +529,9 @@ fn tell(core: &Core, news: News) {
             // not find the queue in the group: a consumer looks for itself.
             queue.sleepers.wake_one();
         }
+        for queue in effects.rewound {
+            queue.sleepers.wake_all();
+        }
         for queue in effects.declared {
             core.limits.add(core, &queue);
         }

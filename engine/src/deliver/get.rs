@@ -90,12 +90,15 @@ impl Getter {
         getter.queue.awaits_log();
         let mut dispatch = getter.queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
         let dispatch_made = dispatch.make();
+        if !dispatch_made.goes_on(&getter.queue) {
+            return Ok(Found::Waits);
+        }
         let has_mail = getter.hand().has_mail();
         if !has_mail {
             dispatch_made.shorten(&getter.core, &getter.queue)?;
             let alone = dispatch_made.consumers() == 0;
             let Dispatch { source, leaving, .. } = dispatch_made;
-            let limits = Limits::of(getter.queue.options());
+            let limits = Limits::of(&getter.queue);
             let next = next_to_deal(&getter.core, &getter.queue, source, leaving, limits)?;
             if alone {
                 source.rest();
@@ -159,7 +162,7 @@ pub(crate) fn peek(core: &Core, queue: &Arc<Queue>, most: usize) -> Result<Vec<B
 fn ready_of(core: &Core, queue: &Queue, level: ReadyIn, most: usize) -> Result<Vec<Browsed>> {
     let ReadyIn { returned, mut reader } = level;
     let mut found = Vec::new();
-    let limits = Limits::of(queue.options());
+    let limits = Limits::of(queue);
     let stays = |ready: &Ready| limits.verdict(core, ready).is_none();
     for claim in returned {
         found.extend(Some(claim.read(core)?).filter(stays).map(|ready| show(&ready)));

@@ -93,6 +93,14 @@ impl Hand {
         std::mem::take(&mut self.inbox)
     }
 
+    /// All that it has goes back, also what is in a transaction: tags that it gave out are unknown.
+    pub(super) fn recall(&mut self) -> (Vec<Claim>, VecDeque<Ready>) {
+        let held = self.held().collect();
+        self.held = VecDeque::new();
+        (self.outstanding, self.bytes, self.asked) = (0, 0, 0);
+        (held, std::mem::take(&mut self.inbox))
+    }
+
     /// All that it has: fetched and not settled, and in the inbox.
     pub(super) fn all(&self) -> impl Iterator<Item = Claim> {
         self.held().chain(self.inbox.iter().map(Ready::claim))

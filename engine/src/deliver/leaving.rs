@@ -19,7 +19,7 @@ use super::{
     source::{Next, Source},
 };
 use crate::{
-    QueueOptions, Result,
+    Result,
     core::Core,
     dead_letter::{self, Reason},
     ledger::queue_ledger::Amount,
@@ -71,8 +71,10 @@ impl Leaving {
         if leaving.is_empty() {
             return Ok(());
         }
-        for (_, reason) in &leaving {
-            core.stats.left(*reason);
+        if !queue.is_history() {
+            for (_, reason) in &leaving {
+                core.stats.left(*reason);
+            }
         }
         if queue.options().dead_letter_exchange.is_some() {
             self.waiting.extend(leaving);
@@ -113,19 +115,25 @@ impl Leaving {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     ttl_us: Option<u64>,
+    /// Its time begins when the message is published, not when it falls due.
+    is_history: bool,
     delivery_limit: Option<u32>,
 }
 
 impl Limits {
-    pub(super) fn of(options: &QueueOptions) -> Self {
+    pub(super) fn of(queue: &Queue) -> Self {
+        let options = queue.options();
         let ttl = options.message_ttl.map(|ttl| u64::try_from(ttl.as_micros()).unwrap_or(u64::MAX));
-        Self { ttl_us: ttl, delivery_limit: options.delivery_limit }
+        let is_history = queue.is_history();
+        Self { ttl_us: ttl, is_history, delivery_limit: options.delivery_limit }
     }
 
     /// When a message's time is over, if ever.
     fn expiry_us(self, ready: &Ready) -> Option<u64> {
-        let by_queue = self.ttl_us.map(|ttl| ready.fields.ready_us.saturating_add(ttl));
-        let own = ready.fields.expiry_us;
+        let fields = &ready.fields;
+        let from_us = if self.is_history { fields.time_us } else { fields.ready_us };
+        let by_queue = self.ttl_us.map(|ttl| from_us.saturating_add(ttl));
+        let own = fields.expiry_us;
         by_queue.into_iter().chain(own).min()
     }
 
@@ -204,7 +212,7 @@ impl Dispatch {
 
     /// Drops from the head what has expired. Says how many messages, and when the next one expires.
     fn expire(&mut self, core: &Core, queue: &Arc<Queue>) -> Result<(usize, Option<u64>)> {
-        let limits = Limits::of(queue.options());
+        let limits = Limits::of(queue);
         let mut leaving = Vec::new();
         let mut next_us: Option<u64> = None;
         for level in 0..self.source.levels(queue) {
@@ -239,6 +247,9 @@ pub(crate) fn trim(core: &Core, queue: &Arc<Queue>) -> Result<(usize, Option<u64
         return Ok((0, None));
     }
     let dispatch = guard.make();
+    if !dispatch.goes_on(queue) {
+        return Ok((0, None));
+    }
     if let Some(leaving) = dispatch.leaving.get_mut().filter(|leaving| leaving.any()) {
         leaving.go_on(core, queue)?;
         // Consumers may have waited for that.

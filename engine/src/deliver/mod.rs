@@ -21,6 +21,7 @@ mod delivery;
 mod earlier;
 mod get;
 mod hand;
+mod hold;
 mod leaving;
 mod level;
 mod options;
@@ -42,6 +43,7 @@ pub(crate) use self::{
     claim::Claim,
     earlier::Earlier,
     get::{get, peek},
+    hold::{hold, release},
     leaving::trim,
     level::Level,
     purge::purge,
@@ -165,10 +167,13 @@ impl Dispatch {
 pub(crate) fn deal(core: &Core, queue: &Arc<Queue>) -> Result<()> {
     let mut dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
     let dispatch = dispatch.make();
+    if !dispatch.goes_on(queue) {
+        return Ok(());
+    }
     dispatch.shorten(core, queue)?;
     let Dispatch { source, roster, leaving, .. } = dispatch;
     let Some(roster) = roster.get_mut() else { return Ok(()) };
-    let limits = Limits::of(queue.options());
+    let limits = Limits::of(queue);
     let single = queue.options().single_active_consumer;
     roster.deal(single, DEAL_MAX, || match next_to_deal(core, queue, source, leaving, limits)? {
         Next::Message(ready) => Ok(Some(ready)),

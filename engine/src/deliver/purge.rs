@@ -7,7 +7,7 @@
 use std::sync::{Arc, PoisonError};
 
 use crate::{
-    Ack, Result,
+    Ack, Error, Result,
     core::Core,
     ledger::{ack_set::AckBatch, queue_ledger::Amount},
     queue::Queue,
@@ -21,6 +21,10 @@ use crate::{
 pub(crate) fn purge(core: &Arc<Core>, queue: &Arc<Queue>) -> Result<u64> {
     let mut guard = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
     let dispatch = guard.make();
+    if !dispatch.goes_on(queue) {
+        let what = format!("purge of queue {:?}", queue.name);
+        return Err(Error::Refused { what, why: "it is being rewound".to_owned() });
+    }
     let holders: Vec<_> = dispatch.holders().cloned().collect();
     let hands: Vec<_> = holders.iter().map(|holder| holder.hand()).collect();
     let ledger = core.ledger();

@@ -159,9 +159,11 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Readers that start at the queue's ack floor, one for each level, the lowest first.
+    /// Readers that start at the queue's ack floor, one for each level, the lowest first. That of a
+    /// history passes by nothing: it is acked in the order of the log.
     pub(super) fn of_levels(queue: &Queue) -> Box<[Self]> {
-        Level::all(queue).map(|level| Self { level, ..Self::new(queue) }).collect()
+        let all = queue.is_history();
+        Level::all(queue).map(|level| Self { level, all, ..Self::new(queue) }).collect()
     }
 
     /// A reader that starts at the queue's ack floor, and takes messages of every priority.

@@ -174,6 +174,26 @@ impl AckSet {
         Ok(last)
     }
 
+    /// The same set without these ranges, half-open and increasing.
+    pub(crate) fn without(&self, gone: impl Iterator<Item = (u64, u64)>) -> Self {
+        let mut gone = gone.peekable();
+        let floor = gone.peek().map_or(self.floor, |first| first.0.min(self.floor));
+        let mut set = Self::new(floor);
+        for (start, end) in std::iter::once((floor, self.floor)).chain(self.runs()) {
+            let mut at = start;
+            while at < end {
+                while gone.next_if(|range| range.1 <= at).is_some() {}
+                let Some(&(from, to)) = gone.peek().filter(|range| range.0 < end) else {
+                    set.insert(at, end);
+                    break;
+                };
+                set.insert(at, from.max(at));
+                at = to;
+            }
+        }
+        set
+    }
+
     /// Forgets everything at or past `end`, the floor included; returns whether anything was acked
     /// there.
     pub(crate) fn clip(&mut self, end: u64) -> bool {

@@ -259,7 +259,7 @@ fn queue_entry(queue: &Queue, state: &QueueLedger, applied: BatchNumber) -> Queu
     QueueEntry {
         id: queue.id,
         group: queue.group,
-        flags: queue.options().flags(),
+        flags: queue.flags(),
         name: queue.name.to_string(),
         arguments: queue.options().to_arguments().as_bytes().to_vec(),
         applied,

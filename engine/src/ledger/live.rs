@@ -102,6 +102,15 @@ impl Live {
         count.queues_max = count.queues_max.max(queues);
     }
 
+    /// Adds what a queue is to get, after all, of the segment that starts at `first`.
+    pub(super) fn more(&mut self, first: Offset, amount: Amount) {
+        let at = self.segments.partition_point(|count| count.first <= first);
+        if let Some(count) = at.checked_sub(1).and_then(|at| self.segments.get_mut(at)) {
+            count.outstanding = count.outstanding.plus(amount);
+            count.queues_max = 0;
+        }
+    }
+
     /// Says that the count of a segment is not exact.
     pub(super) fn mark_uncounted(&mut self, id: SegmentId) {
         if let Some(count) = self.of_mut(id) {

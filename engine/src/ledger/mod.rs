@@ -22,6 +22,7 @@ pub(crate) mod live;
 mod named;
 pub(crate) mod queue_ledger;
 mod recount;
+mod rewind;
 #[cfg(test)]
 mod tests;
 
@@ -51,6 +52,7 @@ use self::{
 };
 use crate::{
     QueueOptions,
+    history::HISTORY,
     log::{Log, index::BatchIndex},
     queue::Queue,
 };
@@ -81,6 +83,8 @@ pub(crate) struct Effects {
     pub(crate) counted: Vec<Arc<Queue>>,
     /// Queues that became members of a group.
     pub(crate) bound: Vec<(GroupId, Arc<Queue>)>,
+    /// Queues that messages of the past came into.
+    pub(crate) rewound: Vec<Arc<Queue>>,
     /// Queues that came into being.
     pub(crate) declared: Vec<Arc<Queue>>,
     /// Queues that are gone.
@@ -111,6 +115,8 @@ pub(crate) struct Ledger {
     capturing: Option<Capture>,
     /// How many captures there were.
     captures: u32,
+    /// How many rewinds there were.
+    rewinds: u64,
 }
 
 impl Ledger {
@@ -133,6 +139,7 @@ impl Ledger {
             departures: Vec::new(),
             capturing: None,
             captures: 0,
+            rewinds: 0,
         };
         for entry in &checkpoint.groups {
             let group = Group { entry: Some(Arc::new(entry.clone())), routes: Vec::new() };
@@ -319,7 +326,8 @@ impl Ledger {
             Control::QueueDeclare { queue: id, group, flags, from, name, arguments } => {
                 let options = QueueOptions::stored(flags, arguments)?;
                 let state = QueueLedger::new(number, from, group);
-                let queue = Arc::new(Queue::new(id, group, name, options, state));
+                let queue =
+                    Arc::new(Queue::new(id, group, name, options, flags & HISTORY != 0, state));
                 if queue.options().has_limits() {
                     effects.declared.push(Arc::clone(&queue));
                 }
@@ -358,6 +366,12 @@ impl Ledger {
             Control::Purge { queue, to, messages, bytes, kept } => {
                 if let Some(queue) = self.changing(queue, number).cloned() {
                     self.purged(&queue, to, Amount { messages, bytes }, kept, log)?;
+                }
+            }
+            Control::Rewind { queue, .. } => {
+                if let Some(queue) = self.changing(queue, number).cloned() {
+                    self.rewound(&queue, control)?;
+                    effects.rewound.push(queue);
                 }
             }
             Control::DeliveryMark { queue, offset } => {

@@ -34,6 +34,8 @@ impl fmt::Display for Damage {
 pub(crate) struct ViewRoute {
     pub(crate) route: RouteId,
     pub(crate) messages: u32,
+    /// Payload bytes of them all.
+    pub(crate) bytes: u64,
 }
 
 /// A readable stretch of the log.
@@ -69,11 +71,12 @@ impl View {
         match self {
             Self::Batch(batch) => {
                 let count = batch.index.routes()[at as usize];
-                ViewRoute { route: count.route, messages: count.messages }
+                ViewRoute { route: count.route, messages: count.messages, bytes: count.bytes }
             }
             Self::Sealed(reader) => {
                 let summary = reader.footer().route(at);
-                ViewRoute { route: summary.route, messages: summary.messages }
+                let (route, messages) = (summary.route, summary.messages);
+                ViewRoute { route, messages, bytes: summary.bytes }
             }
         }
     }

@@ -8,7 +8,7 @@ use super::{MILLISECONDS_MAX, Overflow, QueueOptions, argument};
 use crate::Result;
 
 pub(super) const EXPIRES: &str = "x-expires";
-pub(super) const MESSAGE_TTL: &str = "x-message-ttl";
+pub(crate) const MESSAGE_TTL: &str = "x-message-ttl";
 pub(super) const MESSAGES_MAX: &str = "x-max-length";
 pub(super) const BYTES_MAX: &str = "x-max-length-bytes";
 pub(super) const OVERFLOW: &str = "x-overflow";

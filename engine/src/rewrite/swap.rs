@@ -20,13 +20,15 @@ pub(super) fn swap(core: &Core, sources: &[Arc<Segment>], segment: &Arc<Segment>
     if !core.log.has_neighbours(sources) {
         return Ok(false);
     }
-    // Queues that are bound from here on have no message there.
+    // Queues that are bound from here on have no message there; those that are rewound may have.
+    let rewinds = core.ledger().rewinds();
     let queues = core.ledger().queues_in(&core.log, sources)?;
     for some in queues.chunks(QUEUES_AT_ONCE) {
         core.ledger().convert(&core.log, sources, some)?;
     }
     let mut ledger = core.ledger();
-    if !core.log.has_neighbours(sources)
+    if ledger.rewinds() != rewinds
+        || !core.log.has_neighbours(sources)
         || !ledger.rewritten(&core.log, sources, &queues, segment.id())?
     {
         return Ok(false);

@@ -23,10 +23,10 @@ pub(super) struct Asked<'a> {
 }
 
 /// The rule of an exchange that a binding stands for.
-struct Found {
-    exchange: ExchangeId,
+pub(super) struct Found {
+    pub(super) exchange: ExchangeId,
     kind: ExchangeKind,
-    rule: Arc<Rule>,
+    pub(super) rule: Arc<Rule>,
 }
 
 impl Tables {
@@ -123,7 +123,7 @@ impl Tables {
         if name.is_empty() { Err(not_the_default(what)) } else { self.exchange_id(name) }
     }
 
-    fn rule(&self, asked: Asked<'_>, what: &str) -> Result<Found> {
+    pub(super) fn rule(&self, asked: Asked<'_>, what: &str) -> Result<Found> {
         let Asked { exchange: name, key, arguments } = asked;
         if name.is_empty() {
             return Err(not_the_default(what));

@@ -28,7 +28,7 @@ const RESERVED: &str = "amq.";
 impl Exchange {
     fn new(name: &str, kind: ExchangeKind, options: Option<Box<ExchangeOptions>>) -> Self {
         let rules = Rules::new(kind);
-        Self { name: name.into(), kind, options, rules, sources: HashSet::new() }
+        Self { name: name.into(), kind, options, history: None, rules, sources: HashSet::new() }
     }
 
     pub(super) fn options(&self) -> &ExchangeOptions {
@@ -79,7 +79,10 @@ impl Tables {
             arguments: arguments.as_bytes(),
         });
         self.add_exchange(id, Exchange::new(name, kind, options.kept()));
-        Ok(())
+        match options.history {
+            Some(history) => self.declare_history(id, name, history, records),
+            None => Ok(()),
+        }
     }
 
     /// Adds an exchange that was declared before.
@@ -161,6 +164,7 @@ impl Tables {
         mut records: Option<&mut Records<'_>>,
     ) -> Vec<ExchangeId> {
         let Some(found) = self.exchanges.get(&id) else { return Vec::new() };
+        let history = found.history;
         let (mut groups, mut links) = (Vec::new(), Vec::new());
         for (rule, group, exchanges) in found.rules.all() {
             groups.extend(group);
@@ -182,6 +186,12 @@ impl Tables {
         }
         for (from, rule, to) in links {
             self.unlink(from, &rule, to);
+        }
+        if let Some((queue, _)) = history {
+            self.take_queue(queue);
+            if let Some(records) = &mut records {
+                records.push(&Control::QueueDelete { queue });
+            }
         }
         self.take_exchange(id);
         if let Some(records) = records {

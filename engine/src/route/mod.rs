@@ -19,6 +19,7 @@ mod change;
 mod exchanges;
 mod kind;
 mod matcher;
+mod past;
 mod queues;
 mod recover;
 mod resolve;
@@ -39,6 +40,7 @@ use fanlog_segment_format::{ExchangeId, GroupId, QueueId, RouteId, checkpoint::N
 pub(crate) use self::{
     cache::{RouteCache, SharedRoutes},
     change::{Records, check_key, check_name},
+    past::{Past, Rewindable},
     resolve::{Matched, unroutable},
 };
 pub use self::{change::Change, kind::ExchangeKind};
@@ -62,6 +64,8 @@ struct Exchange {
     kind: ExchangeKind,
     /// `None` if they are plain.
     options: Option<Box<ExchangeOptions>>,
+    /// What it keeps: the queue, and its own group.
+    history: Option<(QueueId, GroupId)>,
     rules: Rules,
     /// The bindings that lead here from exchanges.
     sources: HashSet<(ExchangeId, Arc<Rule>)>,
@@ -73,6 +77,8 @@ struct NamedQueue {
     /// The group through which the default exchange reaches it. It has no entry among the groups:
     /// its one member is this queue.
     own: GroupId,
+    /// Of a history: the exchange that it is of.
+    history_of: Option<ExchangeId>,
     /// The groups that it was bound to by name.
     bound: Vec<GroupId>,
     /// `None` if they are plain.

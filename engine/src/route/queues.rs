@@ -1,13 +1,13 @@
 //! Declaring and deleting queues.
 
-use fanlog_segment_format::{GroupId, QueueId, control::Control};
+use fanlog_segment_format::{ExchangeId, GroupId, QueueId, control::Control};
 
 use super::{
     Change, NamedQueue, Tables,
     change::{Records, check_name},
     refused, take_id,
 };
-use crate::{QueueOptions, Result, gate::Gate};
+use crate::{History, QueueOptions, Result, gate::Gate, history::HISTORY};
 
 impl NamedQueue {
     pub(super) fn new(
@@ -18,7 +18,12 @@ impl NamedQueue {
     ) -> Self {
         let name = name.into();
         let gate = options.as_ref().and_then(|options| Gate::of(id, &name, options));
-        Self { name, own, bound: Vec::new(), options, gate }
+        Self { name, own, history_of: None, bound: Vec::new(), options, gate }
+    }
+
+    /// The history of an exchange.
+    pub(super) fn history(self, of: ExchangeId) -> Self {
+        Self { history_of: Some(of), ..self }
     }
 }
 
@@ -46,6 +51,38 @@ impl Tables {
         });
         self.add_queue(id, NamedQueue::new(id, name, group, options.kept()));
         Ok(())
+    }
+
+    /// Makes the queue of what an exchange keeps.
+    pub(super) fn declare_history(
+        &mut self,
+        of: ExchangeId,
+        name: &str,
+        history: History,
+        records: &mut Records<'_>,
+    ) -> Result<()> {
+        let id = QueueId(take_id(&mut self.next.queue, "queue")?);
+        let group = GroupId(take_id(&mut self.next.group, "binding group")?);
+        let options = history.queue_options();
+        records.push(&Control::QueueDeclare {
+            queue: id,
+            group,
+            flags: options.flags() | HISTORY,
+            from: records.at,
+            name,
+            arguments: options.to_arguments().as_bytes(),
+        });
+        self.add_queue(id, NamedQueue::new(id, name, group, options.kept()).history(of));
+        Ok(())
+    }
+
+    /// Adds a queue that was declared before.
+    pub(super) fn declare_queue_again(&mut self, id: QueueId, flags: u32, queue: NamedQueue) {
+        if flags & HISTORY == 0 {
+            self.add_queue(id, queue);
+        } else if let Some(&of) = self.exchange_ids.get(&queue.name) {
+            self.add_queue(id, queue.history(of));
+        }
     }
 
     /// Whether a change leaves exclusive queues to their owners.

@@ -27,8 +27,8 @@ impl Tables {
         }
         for entry in &checkpoint.queues {
             let options = QueueOptions::stored(entry.flags, &entry.arguments)?;
-            tables
-                .add_queue(entry.id, NamedQueue::new(entry.id, &entry.name, entry.group, options));
+            let queue = NamedQueue::new(entry.id, &entry.name, entry.group, options);
+            tables.declare_queue_again(entry.id, entry.flags, queue);
         }
         for entry in &checkpoint.queues {
             for member in entry.members.iter().filter(|member| member.to.is_none()) {
@@ -114,7 +114,8 @@ impl Tables {
             }
             Control::QueueDeclare { queue, group, flags, name, arguments, .. } => {
                 let options = QueueOptions::stored(flags, arguments)?;
-                self.add_queue(queue, NamedQueue::new(queue, name, group, options));
+                let named = NamedQueue::new(queue, name, group, options);
+                self.declare_queue_again(queue, flags, named);
                 self.next.queue = self.next.queue.max(queue.0 + 1);
                 self.next.group = self.next.group.max(group.0 + 1);
             }

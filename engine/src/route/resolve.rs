@@ -117,6 +117,7 @@ impl Tables {
         {
             passing.led.extend(self.exchange_id(alternate));
         }
+        passing.groups.extend(exchange.history.map(|(_, group)| group));
         Ok(())
     }
 

@@ -72,7 +72,10 @@ impl Tables {
 
     /// Adds a queue that is bound to nothing.
     pub(super) fn add_queue(&mut self, id: QueueId, queue: NamedQueue) {
-        self.queue_ids.insert(Arc::clone(&queue.name), id);
+        match queue.history_of {
+            None => drop(self.queue_ids.insert(Arc::clone(&queue.name), id)),
+            Some(of) => self.set_history(of, Some((id, queue.own))),
+        }
         if let Some(gate) = &queue.gate {
             self.gates.entry(queue.own).or_default().insert(id, Arc::clone(gate));
         }
@@ -80,10 +83,18 @@ impl Tables {
         self.undo.push(Undo::AddQueue(id));
     }
 
+    fn set_history(&mut self, of: ExchangeId, history: Option<(QueueId, GroupId)>) {
+        if let Some(exchange) = self.exchanges.get_mut(&of) {
+            exchange.history = history;
+        }
+    }
+
     /// Takes a queue that is bound to nothing. Says whether it was there.
     pub(super) fn take_queue(&mut self, id: QueueId) -> bool {
         let Some(queue) = self.queues.remove(&id) else { return false };
-        if self.queue_ids.get(&queue.name) == Some(&id) {
+        if let Some(of) = queue.history_of {
+            self.set_history(of, None);
+        } else if self.queue_ids.get(&queue.name) == Some(&id) {
             self.queue_ids.remove(&queue.name);
         }
         self.gates.remove(&queue.own);

@@ -3,7 +3,7 @@
 use super::{Control, STRUCTURE, kind};
 use crate::ack::AckBytes;
 use crate::layout::{ARGUMENTS_BYTES_MAX, NAME_BYTES_MAX, RECORD_ALIGN, align_up};
-use crate::list::CountList;
+use crate::list::{CountList, RowList};
 use crate::message::read_groups;
 use crate::number::u64_of;
 use crate::record::record_bytes;
@@ -25,7 +25,7 @@ impl<'a> Control<'a> {
         reader.array::<8>()?;
         let kind = reader.u8()?;
         let known = matches!(kind, kind::ROUTE_DEFINE..=kind::CLOSE)
-            || matches!(kind, kind::PUBLISHER_DECLARE..=kind::TRANSIENT_ROUTE_DEFINE);
+            || matches!(kind, kind::PUBLISHER_DECLARE..=kind::REWIND);
         if !known {
             return Err(DecodeError::UnsupportedRecord { position: 0, kind });
         }
@@ -40,6 +40,7 @@ impl<'a> Control<'a> {
                 let (route, groups) = (RouteId(id), read_groups(&mut reader)?);
                 Self::TransientRouteDefine { route, groups }
             }
+            kind::REWIND => Self::decode_rewind(QueueId(id), &mut reader)?,
             _ => Self::decode_publisher(kind, PublisherId(id), &mut reader)?,
         };
         reader.finish()?;
@@ -97,6 +98,32 @@ impl<'a> Control<'a> {
             }
             _ => Self::PublisherForget { publisher },
         })
+    }
+
+    /// Reads the fields of what brings messages of the past into a queue.
+    fn decode_rewind(queue: QueueId, reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        let (to, mark) = (Offset(reader.u64()?), Offset(reader.u64()?));
+        let (members, segments) = (u64::from(reader.u32()?), u64::from(reader.u32()?));
+        let brought = u64::from(reader.u32()?);
+        let rest = reader.rest().len();
+        let (members_bytes, segments_bytes) =
+            (members.saturating_mul(16), segments.saturating_mul(40));
+        let members_bytes = reader.bounded(12, members_bytes, rest)?;
+        let at = reader.take(members_bytes)?;
+        let increasing = |reader: &Reader<'_>, found| {
+            reader.field(0, "rows", "strictly increasing first numbers", found)
+        };
+        let members = RowList::from_bytes(at).ok_or_else(|| increasing(reader, members))?;
+        if let Some(row) = members.iter().find(|row: &[u64; 2]| u32::try_from(row[0]).is_err()) {
+            return Err(reader.field(members_bytes, "group", "at most 2^32 - 1", row[0]));
+        }
+        let segments_bytes = reader.bounded(0, segments_bytes, reader.rest().len())?;
+        let rows = RowList::from_bytes(reader.take(segments_bytes)?);
+        let segments = rows.ok_or_else(|| increasing(reader, segments))?;
+        let brought = reader.bounded(0, brought, reader.rest().len())?;
+        let brought = AckBytes(reader.take(brought)?);
+        let passed = AckBytes(reader.take(reader.rest().len())?);
+        Ok(Self::Rewind { queue, to, mark, members, segments, brought, passed })
     }
 
     /// Reads the fields of what changes a queue, a group or a binding, or closes the log.

@@ -120,6 +120,19 @@ pub(crate) fn later_controls() -> Vec<(&'static str, Control<'static>)> {
                 groups: U32List::from_slice(&[2, 9]),
             },
         ),
+        (
+            "rewind",
+            Control::Rewind {
+                queue: QueueId(6),
+                to: Offset(120),
+                mark: Offset(31),
+                members: RowList::from_slice(&[[2, 30], [9, 31]]),
+                segments: RowList::from_slice(&[[0, 3, 300, 4, 400], [64, 0, 0, 2, 20]]),
+                // Run 31 to 34; run 40 to 44.
+                brought: AckBytes(&[0, 31, 3]),
+                passed: AckBytes(&[0, 40, 4]),
+            },
+        ),
     ]
 }
 

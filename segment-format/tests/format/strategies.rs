@@ -118,6 +118,15 @@ impl ControlParts {
                 route: RouteId(a),
                 groups: U32List::from_slice(&self.groups),
             },
+            Control::Rewind {
+                queue,
+                to: offset,
+                mark: Offset(messages),
+                members: RowList::from_slice(&[[2, 30], [9, 31]]),
+                segments: RowList::from_slice(&[[0, 3, 300, 4, 400]]),
+                brought: AckBytes(&self.acks),
+                passed: AckBytes(&self.acks),
+            },
         ]
     }
 }
