@@ -42,7 +42,7 @@ use crate::{
     named::NamedPublishers,
     publish::route_definition,
     queue::Queue,
-    route::{Change, Matched, Records, Routed, SharedRoutes, Tables, unroutable},
+    route::{Change, Entry, Matched, Records, Routed, SharedRoutes, Tables, unroutable},
     stats::Counters,
     storage::Storage,
     supply::Supply,
@@ -245,10 +245,10 @@ impl Core {
         key: &str,
         headers: &[u8],
         transient: bool,
-    ) -> Result<Routed> {
+    ) -> Result<Arc<Entry>> {
         let remembered = if transient { &self.transient_routes } else { &self.routes };
-        if let Some(routed) = remembered.find(exchange, key, self.topology_version()) {
-            return Ok(routed);
+        if let Some(entry) = remembered.find(exchange, key, self.topology_version()) {
+            return Ok(entry);
         }
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
         tables.check_open(exchange)?;
@@ -262,10 +262,11 @@ impl Core {
             Some(routed) => routed,
             None => self.define_route(exchange, key, headers, transient)?,
         };
-        if routed.by_key {
-            remembered.remember(exchange, key, routed.clone());
+        let entry = Entry::new(exchange, key, routed);
+        if entry.routed.by_key {
+            remembered.remember(Arc::clone(&entry));
         }
-        Ok(routed)
+        Ok(entry)
     }
 
     /// Routes a message to all but some of the queues that it would go to; `None` if none is left.

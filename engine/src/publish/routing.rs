@@ -80,12 +80,13 @@ impl Publisher {
         let cache = if transient { &shared.transient_cache } else { &shared.cache };
         let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(routed) = cache.find(exchange, key).filter(|found| found.version == version) {
-            return Ok((Some(routed), version));
+            return Ok((Some(routed.clone()), version));
         }
         match core.route(exchange, key, message.headers, transient) {
-            Ok(routed) => {
+            Ok(entry) => {
+                let routed = entry.routed.clone();
                 if routed.by_key {
-                    cache.remember(exchange, key, routed.clone());
+                    cache.remember(entry);
                 }
                 let version = routed.version;
                 Ok((Some(routed), version))

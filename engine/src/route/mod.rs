@@ -38,7 +38,7 @@ use std::{
 use fanlog_segment_format::{ExchangeId, GroupId, QueueId, RouteId, checkpoint::NextIds};
 
 pub(crate) use self::{
-    cache::{RouteCache, SharedRoutes},
+    cache::{Entry, RouteCache, SharedRoutes},
     change::{Records, check_key, check_name},
     past::{Past, Rewindable},
     resolve::{Matched, unroutable},

@@ -162,13 +162,36 @@ fn a_remembered_route_is_found_until_another_takes_its_slot() {
         by_key: true,
         gates: None,
     };
-    cache.remember("x", "a", routed(1));
-    assert_eq!(cache.find("x", "a"), Some(routed(1)));
+    cache.remember(Entry::new("x", "a", routed(1)));
+    assert_eq!(cache.find("x", "a"), Some(&routed(1)));
     assert_eq!(cache.find("xa", ""), None);
     for key in 0..1000 {
-        cache.remember("x", &key.to_string(), routed(key));
-        assert_eq!(cache.find("x", &key.to_string()), Some(routed(key)));
+        cache.remember(Entry::new("x", &key.to_string(), routed(key)));
+        assert_eq!(cache.find("x", &key.to_string()), Some(&routed(key)));
     }
+}
+
+#[test]
+fn a_publisher_with_many_keys_remembers_most_of_them_and_one_with_very_many_only_so_many() {
+    let routed = |version| Routed {
+        route: RouteId(1),
+        exchange: ExchangeId(1),
+        version,
+        by_key: true,
+        gates: None,
+    };
+    let found = |keys: u32, rounds: u32| {
+        let mut cache = RouteCache::default();
+        for _ in 0..rounds {
+            for key in 0..keys {
+                cache.remember(Entry::new("x", &key.to_string(), routed(1)));
+            }
+        }
+        (0..keys).filter(|key| cache.find("x", &key.to_string()).is_some()).count()
+    };
+    let (many, very_many) = (found(1000, 8), found(100_000, 1));
+    assert!(many > 750, "{many} of 1000");
+    assert!((2000..=4096).contains(&very_many), "{very_many}");
 }
 
 #[test]
@@ -182,18 +205,20 @@ fn the_shared_cache_forgets_all_when_the_topology_changes() {
         gates: None,
     };
     for key in 0..100 {
-        cache.remember("x", &key.to_string(), routed(3));
+        cache.remember(Entry::new("x", &key.to_string(), routed(3)));
     }
-    assert!((0..100).all(|key| cache.find("x", &key.to_string(), 3) == Some(routed(3))));
-    assert_eq!(cache.find("x", "1", 2), None);
-    assert_eq!(cache.find("x", "1", 4), None);
+    let found =
+        |key: &str, version| cache.find("x", key, version).map(|entry| entry.routed.clone());
+    assert!((0..100).all(|key| found(&key.to_string(), 3) == Some(routed(3))));
+    assert_eq!(found("1", 2), None);
+    assert_eq!(found("1", 4), None);
     for key in 0..100_u32 {
-        cache.remember("x", &format!("new {key}"), routed(4));
+        cache.remember(Entry::new("x", &format!("new {key}"), routed(4)));
     }
-    assert_eq!(cache.find("x", "new 7", 4), Some(routed(4)));
+    assert_eq!(found("new 7", 4), Some(routed(4)));
     // One that was slow to be remembered does no harm.
-    cache.remember("x", "1", routed(3));
-    assert_eq!(cache.find("x", "1", 3), None);
+    cache.remember(Entry::new("x", "1", routed(3)));
+    assert_eq!(found("1", 3), None);
 }
 
 #[test]
