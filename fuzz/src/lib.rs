@@ -5,12 +5,14 @@
 //! - [`record`]: what is encoded decodes to the same.
 //! - [`recover`]: a store with damaged files opens or is refused, and never delivers a wrong byte.
 //! - [`ops`]: operations and crashes against a model.
+//! - [`route`]: where messages go on topic and headers exchanges, against plain matchers.
 
 pub mod checkpoint;
 pub mod footer;
 pub mod ops;
 pub mod record;
 pub mod recover;
+pub mod route;
 pub mod segment;
 pub mod table;
 

@@ -4,6 +4,7 @@
 //! F2. A store that is refused as damaged was not written to.
 //! F3. What is delivered or shown is right to the byte, or says that it is damaged.
 //! F4. After a clean close, with damage in segments alone, no message is missing without a word.
+//! F5. Repaired, there is nothing wrong with it any more: a check finds nothing, and it opens like any.
 //!
 //! Where a checksum was made to fit the damage, only F1 can hold.
 
@@ -15,7 +16,7 @@ use std::{
 
 use arbitrary::Arbitrary;
 use fanlog::{
-    ConsumerOptions, Engine, ErrorKind, ExchangeKind, Message,
+    Config, ConsumerOptions, Engine, ErrorKind, ExchangeKind, Message, OnDamage,
     clock::ManualClock,
     storage::{CrashMode, MemoryStorage, Storage},
 };
@@ -24,7 +25,7 @@ use fanlog_segment_format::{
     seal_batch, seed_file,
 };
 
-use crate::{CLOSE_TIMEOUT, open, payload, settle};
+use crate::{CLOSE_TIMEOUT, config, open, payload, settle};
 
 /// One piece of damage. Files are chosen by their place in the list of names.
 #[derive(Arbitrary, Debug)]
@@ -110,6 +111,7 @@ pub fn run(case: &Case) {
     for damage in case.damage.iter().take(DAMAGE_MAX) {
         what.apply(&disk, &names, damage);
     }
+    what.repair(&disk.deep_copy());
     what.check(&disk, base);
 }
 
@@ -290,6 +292,32 @@ impl Outcome {
         drop(engine.checkpoint());
         drop(settle(&engine));
         drop(engine.close(CLOSE_TIMEOUT));
+    }
+
+    /// Opens the store around all damage, and once more.
+    fn repair(&self, disk: &MemoryStorage) {
+        let clock = Arc::new(ManualClock::new());
+        let config = Config { on_damage: OnDamage::Repair, ..config() };
+        let engine = match Engine::open_on(Arc::new(disk.clone()), Arc::clone(&clock) as _, config)
+        {
+            Ok(engine) => engine,
+            Err(error) => {
+                assert!(!error.to_string().is_empty());
+                return;
+            }
+        };
+        let problems = engine.check(&mut |_| {}).map(|report| report.problems);
+        for queue in engine.topology().queues {
+            drop(self.consume(&engine, &queue.name));
+        }
+        if !self.trusted {
+            return;
+        }
+        assert!(problems.as_ref().is_ok_and(Vec::is_empty), "F5: {problems:?}");
+        settle(&engine).expect("F5: it works");
+        engine.close(CLOSE_TIMEOUT).expect("F5: it closes");
+        let again = open(disk, &clock).expect("F5: it opens");
+        assert!(again.recovery().clean, "F5");
     }
 
     /// Takes and acks all that the queue gives; `None` if it ended with an error.

@@ -4,6 +4,8 @@
 
 mod errors;
 mod operations;
+#[cfg(target_os = "linux")]
+mod real_faults;
 mod repair;
 mod setup;
 mod shell;

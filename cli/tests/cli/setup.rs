@@ -32,6 +32,11 @@ impl Store {
         Self { parent: tempfile::tempdir().unwrap() }
     }
 
+    /// One in a directory of its own in `place`.
+    pub(crate) fn within(place: &Path) -> Self {
+        Self { parent: tempfile::tempdir_in(place).unwrap() }
+    }
+
     pub(crate) fn dir(&self) -> PathBuf {
         self.parent.path().join("store")
     }

@@ -69,7 +69,8 @@ impl Memory {
     /// Asks for huge pages, before the first touch: filling them from the cold, and handing them to
     /// the device, costs a quarter less. Without them all works the same.
     fn want_huge_pages(&self) {
-        #[cfg(target_os = "linux")]
+        // Miri knows no advice.
+        #[cfg(all(target_os = "linux", not(miri)))]
         if self.bytes.is_multiple_of(HUGE_PAGE_BYTES) {
             let advice = rustix::mm::Advice::LinuxHugepage;
             // SAFETY: the range is the allocation, owned here; the advice does not change its
