@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use fanlog::{ErrorKind, ExchangeKind, QueueOptions};
+use fanlog::{ErrorKind, ExchangeKind, ExchangeOptions, QueueOptions};
 
 use crate::{
     consuming::Held,
     operations::{End, Operation},
     queue::{At, Death, Entry, Flag, Place, Queue},
-    routing::{Binding, Exchange, Lead, Topology},
+    routing::{Binding, Exchange, Headers, Lead, Pattern, Topology},
 };
 
 /// A message that was taken.
@@ -114,26 +114,29 @@ impl Broker {
 
     /// Does what a call asks for, and notes what it has to answer.
     pub(crate) fn apply(&mut self, operation: &Operation) {
+        let had = self.topology.sources();
         let done = match operation {
-            Operation::DeclareExchange { name, kind, alternate } => {
-                self.declare_exchange(name, *kind, *alternate)
+            Operation::DeclareExchange { name, kind, options } => {
+                self.declare_exchange(name, *kind, options)
             }
-            Operation::BindExchange { destination, source, key } => {
-                let lead = self.lead(destination, source, key);
+            Operation::BindExchange { destination, source, pattern } => {
+                let lead = self.lead(destination, source, *pattern);
                 lead.map(|lead| {
                     self.topology.leads.insert(lead);
                     Answer::Done
                 })
             }
-            Operation::UnbindExchange { destination, source, key } => {
-                let lead = self.lead(destination, source, key);
+            Operation::UnbindExchange { destination, source, pattern } => {
+                let lead = self.lead(destination, source, *pattern);
                 lead.and_then(|lead| known(self.topology.leads.remove(&lead)))
             }
             Operation::DeleteExchange { name } => self.delete_exchange(name),
             Operation::DeclareQueue { name, options } => self.declare_queue(name, options),
             Operation::DeleteQueue { name } => self.delete_queue(name),
-            Operation::Bind { queue, exchange, key } => self.bind(queue, exchange, key),
-            Operation::Unbind { queue, exchange, key } => self.unbind(queue, exchange, key),
+            Operation::Bind { queue, exchange, pattern } => self.bind(queue, exchange, *pattern),
+            Operation::Unbind { queue, exchange, pattern } => {
+                self.unbind(queue, exchange, *pattern)
+            }
             Operation::Publish(message) => self.publish_one(message),
             Operation::PublishNumbered { sequence, message } => {
                 self.publish_numbered(*sequence, message)
@@ -143,7 +146,7 @@ impl Broker {
                 self.transaction(messages, *acks, *commit)
             }
             Operation::Get { queue } => self.get(queue),
-            Operation::Consume { queue, prefetch } => self.consume(queue, *prefetch),
+            Operation::Consume { queue, options } => self.consume(queue, options),
             Operation::Receive { which } => Ok(self.receive(which.index(self.consumers.len()))),
             Operation::Cancel { which } => {
                 self.cancel(which.index(self.consumers.len()));
@@ -180,10 +183,13 @@ impl Broker {
                 queue.entries.push(entry);
             }
         }
+        if !matches!(operation, Operation::Again(_)) {
+            self.topology.delete_unused(&had);
+        }
         self.answer = done.unwrap_or_else(Answer::Fails);
     }
 
-    fn exchange(&self, name: &str) -> Result<&Exchange, ErrorKind> {
+    pub(super) fn exchange(&self, name: &str) -> Result<&Exchange, ErrorKind> {
         self.topology.exchanges.get(name).ok_or(ErrorKind::NotFound)
     }
 
@@ -195,24 +201,18 @@ impl Broker {
         &mut self,
         name: &str,
         kind: ExchangeKind,
-        alternate: Option<&str>,
+        options: &ExchangeOptions,
     ) -> Result<Answer, ErrorKind> {
-        let asked = Exchange { kind, alternate: alternate.map(str::to_owned) };
+        let asked = Exchange { kind, options: options.clone() };
         let found = self.topology.exchanges.entry(name.to_owned()).or_insert(asked.clone());
         if *found == asked { Ok(Answer::Done) } else { Err(ErrorKind::Mismatch) }
     }
 
-    /// A fanout exchange does not look at keys: all are one binding.
-    fn key_of(&self, exchange: &str, key: &str) -> Result<String, ErrorKind> {
-        let kind = self.exchange(exchange)?.kind;
-        Ok(if kind == ExchangeKind::Fanout { String::new() } else { key.to_owned() })
-    }
-
-    fn lead(&self, destination: &str, source: &str, key: &str) -> Result<Lead, ErrorKind> {
+    fn lead(&self, destination: &str, source: &str, pattern: Pattern) -> Result<Lead, ErrorKind> {
         self.exchange(destination)?;
-        let key = self.key_of(source, key)?;
+        let pattern = pattern.of(self.exchange(source)?.kind);
         let [destination, source] = [destination, source].map(str::to_owned);
-        Ok(Lead { destination, source, key })
+        Ok(Lead { destination, source, pattern })
     }
 
     fn declare_queue(&mut self, name: &str, options: &QueueOptions) -> Result<Answer, ErrorKind> {
@@ -243,31 +243,41 @@ impl Broker {
         Ok(Answer::Done)
     }
 
-    fn binding(&mut self, queue: &str, exchange: &str, key: &str) -> Result<Binding, ErrorKind> {
+    fn binding(
+        &mut self,
+        queue: &str,
+        exchange: &str,
+        pattern: Pattern,
+    ) -> Result<Binding, ErrorKind> {
         self.queue(queue)?;
-        let key = self.key_of(exchange, key)?;
+        let pattern = pattern.of(self.exchange(exchange)?.kind);
         let [queue, exchange] = [queue, exchange].map(str::to_owned);
-        Ok(Binding { queue, exchange, key })
+        Ok(Binding { queue, exchange, pattern })
     }
 
-    fn bind(&mut self, queue: &str, exchange: &str, key: &str) -> Result<Answer, ErrorKind> {
-        let binding = self.binding(queue, exchange, key)?;
+    fn bind(&mut self, queue: &str, to: &str, pattern: Pattern) -> Result<Answer, ErrorKind> {
+        let binding = self.binding(queue, to, pattern)?;
         self.topology.bindings.insert(binding);
         Ok(Answer::Done)
     }
 
-    fn unbind(&mut self, queue: &str, exchange: &str, key: &str) -> Result<Answer, ErrorKind> {
-        let binding = self.binding(queue, exchange, key)?;
+    fn unbind(&mut self, queue: &str, from: &str, pattern: Pattern) -> Result<Answer, ErrorKind> {
+        let binding = self.binding(queue, from, pattern)?;
         known(self.topology.bindings.remove(&binding))
     }
 
     /// The queues that get a message.
-    pub(super) fn route(&self, exchange: &str, key: &str) -> Result<Vec<String>, ErrorKind> {
+    pub(super) fn route(
+        &self,
+        exchange: &str,
+        key: &str,
+        headers: Headers,
+    ) -> Result<Vec<String>, ErrorKind> {
         let queues: Vec<String> = if exchange.is_empty() {
             self.queues.contains_key(key).then(|| key.to_owned()).into_iter().collect()
         } else {
             self.exchange(exchange)?;
-            let found = self.topology.queues_of(exchange, key);
+            let found = self.topology.queues_of(exchange, key, headers);
             found.into_iter().map(str::to_owned).collect()
         };
         if queues.is_empty() { Err(ErrorKind::Unroutable) } else { Ok(queues) }
@@ -293,7 +303,7 @@ impl Broker {
         self.unwritten = false;
     }
 
-    /// What was in hands goes back; transient messages and queues are gone.
+    /// What was in hands goes back; what is transient is gone.
     fn again(&mut self, end: End) {
         for Held { queue: name, place, .. } in std::mem::take(&mut self.held) {
             let queue = self.queues.get_mut(&name).expect("it is there");
@@ -306,8 +316,14 @@ impl Broker {
         self.consumers.clear();
         self.flushed = std::mem::take(&mut self.unwritten);
         self.queues.retain(|_, queue| queue.options.durable);
-        let queues = &self.queues;
-        self.topology.bindings.retain(|binding| queues.contains_key(&binding.queue));
+        self.topology.exchanges.retain(|_, exchange| exchange.options.durable);
+        let (queues, exchanges) = (&self.queues, &self.topology.exchanges);
+        self.topology
+            .bindings
+            .retain(|one| queues.contains_key(&one.queue) && exchanges.contains_key(&one.exchange));
+        self.topology.leads.retain(|one| {
+            exchanges.contains_key(&one.source) && exchanges.contains_key(&one.destination)
+        });
         for queue in self.queues.values_mut() {
             // Flags are kept as "all below": at a close exactly, else as far as leases reached.
             let in_hand = |entry: &Entry| entry.at == At::Hand;

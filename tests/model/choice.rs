@@ -2,23 +2,28 @@
 
 use std::time::Duration;
 
-use fanlog::{ExchangeKind, Overflow, QueueOptions};
+use fanlog::{ExchangeKind, ExchangeOptions, Overflow, QueueOptions};
 use proptest::{option, prelude::*, sample::Index};
 
 use crate::{
     broker::Broker,
-    operations::{End, Every, Operation, Sent, Settle},
+    operations::{End, Every, Operation, Sent, Settle, Subscription},
+    routing::{Headers, Pattern},
 };
 
 /// Few names and keys: so that calls meet.
 pub(crate) const QUEUES: [&str; 4] = ["q0", "q1", "q2", "q3"];
 const EXCHANGES: [&str; 3] = ["fan", "one", "two"];
 const KEYS: [&str; 4] = ["", "a", "a.b", "b.a.c"];
+const HEADERS: [Headers; 4] = [&[], &[("n", 1)], &[("n", 2)], &[("n", 1), ("x-a", 1)]];
+const MATCHES: [&str; 4] = ["all", "any", "all-with-x", "any-with-x"];
 /// Of bindings: keys too, where the exchange knows no patterns.
 const PATTERNS: [&str; 8] = ["", "a", "a.b", "b.a.c", "#", "a.*", "#.a.#", "*.*.c"];
 
 fn kind() -> impl Strategy<Value = ExchangeKind> {
-    prop::sample::select(&[ExchangeKind::Fanout, ExchangeKind::Direct, ExchangeKind::Topic][..])
+    prop::sample::select(
+        &[ExchangeKind::Fanout, ExchangeKind::Direct, ExchangeKind::Topic, ExchangeKind::Headers][..],
+    )
 }
 
 fn queue() -> impl Strategy<Value = &'static str> {
@@ -33,8 +38,34 @@ fn key() -> impl Strategy<Value = &'static str> {
     prop::sample::select(&KEYS[..])
 }
 
-fn pattern() -> impl Strategy<Value = &'static str> {
-    prop::sample::select(&PATTERNS[..])
+fn headers() -> impl Strategy<Value = Headers> {
+    prop::sample::select(&HEADERS[..])
+}
+
+fn pattern() -> impl Strategy<Value = Pattern> {
+    let key = prop::sample::select(&PATTERNS[..]);
+    let x_match =
+        prop_oneof![3 => Just(None), 1 => prop::sample::select(&MATCHES[..]).prop_map(Some)];
+    // Most bindings have no arguments, so that they meet.
+    let wanted = option::weighted(0.3, (x_match, headers()));
+    (key, wanted).prop_map(|(key, wanted)| {
+        let (x_match, headers) = wanted.unwrap_or((None, &[]));
+        Pattern { key, x_match, headers }
+    })
+}
+
+fn exchange_options() -> impl Strategy<Value = ExchangeOptions> {
+    let alternate = option::weighted(0.25, exchange().prop_map(str::to_owned));
+    let rarely = || prop::bool::weighted(0.1);
+    (rarely(), rarely(), rarely(), alternate).prop_map(
+        |(transient, auto_delete, internal, alternate)| ExchangeOptions {
+            durable: !transient,
+            auto_delete,
+            internal,
+            alternate,
+            ..ExchangeOptions::default()
+        },
+    )
 }
 
 /// Where a message enters, and with which key.
@@ -53,10 +84,11 @@ fn message() -> impl Strategy<Value = Sent> {
     let ttl = option::weighted(0.15, 1_u64..100);
     let priority = prop_oneof![2 => Just(0_u8), 1 => 0_u8..5];
     let kept = (prop::bool::weighted(0.1), prop::bool::weighted(0.1));
-    (address(), bytes(), delay, ttl, priority, kept).prop_map(
-        |((exchange, key), bytes, delay, ttl, priority, (transient, optional))| Sent {
+    (address(), headers(), bytes(), delay, ttl, priority, kept).prop_map(
+        |((exchange, key), headers, bytes, delay, ttl, priority, (transient, optional))| Sent {
             exchange,
             key,
+            headers,
             bytes,
             delay,
             ttl,
@@ -83,7 +115,8 @@ fn options() -> impl Strategy<Value = QueueOptions> {
     let lengths = (option::weighted(0.25, 0_u64..6), option::weighted(0.15, 0_u64..1000));
     let limits = (option::weighted(0.2, 1_u8..4), option::weighted(0.2, 0_u32..3));
     let ends = (
-        prop::bool::weighted(0.15),
+        prop::bool::weighted(0.1),
+        prop::bool::weighted(0.1),
         option::weighted(0.15, (5_u64..100).prop_map(Duration::from_secs)),
     );
     let overflows = [Overflow::DropHead, Overflow::RejectPublish, Overflow::RejectPublishDlx];
@@ -92,7 +125,8 @@ fn options() -> impl Strategy<Value = QueueOptions> {
         |(durable, ends, message_ttl, lengths, overflow, limits, dead_letters)| QueueOptions {
             durable,
             auto_delete: ends.0,
-            expires: ends.1,
+            single_active_consumer: ends.1,
+            expires: ends.2,
             message_ttl,
             messages_max: lengths.0,
             bytes_max: lengths.1,
@@ -111,12 +145,12 @@ fn options() -> impl Strategy<Value = QueueOptions> {
 /// Two exchanges with a queue each: most sequences have something to do from then on.
 pub(crate) fn first() -> impl Strategy<Value = Vec<Operation>> {
     let bound = |at: usize| {
-        (kind(), pattern(), options()).prop_map(move |(kind, key, options)| {
+        (kind(), pattern(), options()).prop_map(move |(kind, pattern, options)| {
             let (name, queue) = (EXCHANGES[at], QUEUES[at]);
             vec![
-                Operation::DeclareExchange { name, kind, alternate: None },
+                Operation::DeclareExchange { name, kind, options: ExchangeOptions::default() },
                 Operation::DeclareQueue { name: queue, options },
-                Operation::Bind { queue, exchange: name, key },
+                Operation::Bind { queue, exchange: name, pattern },
             ]
         })
     };
@@ -125,24 +159,21 @@ pub(crate) fn first() -> impl Strategy<Value = Vec<Operation>> {
 
 /// Of exchanges, queues and what binds them.
 fn topology() -> impl Strategy<Value = Operation> {
-    let alternate = prop_oneof![3 => Just(None), 1 => exchange().prop_map(Some)];
-    let declare = (exchange(), kind(), alternate)
-        .prop_map(|(name, kind, alternate)| Operation::DeclareExchange { name, kind, alternate });
+    let declare = (exchange(), kind(), exchange_options())
+        .prop_map(|(name, kind, options)| Operation::DeclareExchange { name, kind, options });
     let ends = || (exchange(), exchange(), pattern());
-    let lead = ends().prop_map(|(destination, source, key)| Operation::BindExchange {
+    let lead = ends().prop_map(|(destination, source, pattern)| Operation::BindExchange {
         destination,
         source,
-        key,
+        pattern,
     });
-    let lead_no_more = ends().prop_map(|(destination, source, key)| Operation::UnbindExchange {
-        destination,
-        source,
-        key,
+    let lead_no_more = ends().prop_map(|(destination, source, pattern)| {
+        Operation::UnbindExchange { destination, source, pattern }
     });
     let bind = (queue(), exchange(), pattern())
-        .prop_map(|(queue, exchange, key)| Operation::Bind { queue, exchange, key });
+        .prop_map(|(queue, exchange, pattern)| Operation::Bind { queue, exchange, pattern });
     let unbind = (queue(), exchange(), pattern())
-        .prop_map(|(queue, exchange, key)| Operation::Unbind { queue, exchange, key });
+        .prop_map(|(queue, exchange, pattern)| Operation::Unbind { queue, exchange, pattern });
     let declare_queue =
         (queue(), options()).prop_map(|(name, options)| Operation::DeclareQueue { name, options });
     prop_oneof![
@@ -177,8 +208,10 @@ pub(crate) fn next(broker: &Broker) -> BoxedStrategy<Operation> {
     ];
     let settle = (any::<Index>(), how).prop_map(|(place, how)| Operation::Settle { place, how });
     let end = prop_oneof![Just(End::Close), Just(End::Kill), Just(End::PowerCut)];
+    let subscription = (1_u32..4, 0_i32..2, prop::bool::weighted(0.1))
+        .prop_map(|(prefetch, priority, exclusive)| Subscription { prefetch, priority, exclusive });
     let consume =
-        (queue(), 1_u32..4).prop_map(|(queue, prefetch)| Operation::Consume { queue, prefetch });
+        (queue(), subscription).prop_map(|(queue, options)| Operation::Consume { queue, options });
     let receive = if broker.consumers().is_empty() { 1 } else { 6 };
     let held = if broker.held().is_empty() { 1 } else { 6 };
     prop_oneof![

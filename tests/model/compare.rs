@@ -2,13 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fanlog::Engine;
+use fanlog::{Engine, Table};
 
-use crate::{
-    broker::Broker,
-    queue::Queue,
-    routing::{Binding, Exchange, Lead},
-};
+use crate::{broker::Broker, queue::Queue, routing::Exchange};
 
 /// Compares everything.
 pub(crate) fn compare(engine: &Engine, broker: &Broker) {
@@ -20,37 +16,37 @@ pub(crate) fn compare(engine: &Engine, broker: &Broker) {
     assert!(report.problems.is_empty() && report.uncounted == 0, "{report:?}");
 }
 
+/// A binding, to be compared.
+fn rule(to: &str, from: &str, key: &str, arguments: &Table) -> (String, String, String, String) {
+    (to.to_owned(), from.to_owned(), key.to_owned(), format!("{arguments:?}"))
+}
+
 fn compare_topology(engine: &Engine, broker: &Broker) {
     let topology = engine.topology();
     let exchanges: BTreeMap<_, _> = topology
         .exchanges
         .iter()
-        .map(|one| {
-            let alternate = one.options.alternate.clone();
-            (one.name.clone(), Exchange { kind: one.kind, alternate })
-        })
+        .map(|one| (one.name.clone(), Exchange { kind: one.kind, options: one.options.clone() }))
         .collect();
     assert_eq!(exchanges, broker.topology.exchanges);
-    let bindings: BTreeSet<_> = topology
-        .bindings
-        .iter()
-        .map(|one| Binding {
-            queue: one.queue.clone(),
-            exchange: one.exchange.clone(),
-            key: one.routing_key.clone(),
-        })
+    let bindings = topology.bindings.iter();
+    let bindings: BTreeSet<_> = bindings
+        .map(|one| rule(&one.queue, &one.exchange, &one.routing_key, &one.arguments))
         .collect();
-    assert_eq!(bindings, broker.topology.bindings);
-    let leads: BTreeSet<_> = topology
-        .exchange_bindings
-        .iter()
-        .map(|one| Lead {
-            destination: one.destination.clone(),
-            source: one.source.clone(),
-            key: one.routing_key.clone(),
-        })
+    let expected = broker.topology.bindings.iter();
+    let expected: BTreeSet<_> = expected
+        .map(|one| rule(&one.queue, &one.exchange, one.pattern.key, &one.pattern.arguments()))
         .collect();
-    assert_eq!(leads, broker.topology.leads);
+    assert_eq!(bindings, expected);
+    let leads = topology.exchange_bindings.iter();
+    let leads: BTreeSet<_> = leads
+        .map(|one| rule(&one.destination, &one.source, &one.routing_key, &one.arguments))
+        .collect();
+    let expected = broker.topology.leads.iter();
+    let expected: BTreeSet<_> = expected
+        .map(|one| rule(&one.destination, &one.source, one.pattern.key, &one.pattern.arguments()))
+        .collect();
+    assert_eq!(leads, expected);
     let queues = topology.queues.iter().map(|one| (&one.name, &one.options));
     assert!(queues.eq(broker.queues.iter().map(|(name, queue)| (name, &queue.options))));
 }
@@ -67,7 +63,7 @@ fn compare_queue(engine: &Engine, name: &str, queue: &Queue, all_written: bool) 
     let (ready, unacked) = (sum(queue, true), sum(queue, false));
     assert_eq!((found.ready, found.ready_bytes), ready, "{found:?}");
     assert_eq!((found.unacked, found.unacked_bytes), unacked, "{found:?}");
-    assert_eq!(found.consumers, queue.consumers.len(), "{found:?}");
+    assert_eq!(found.consumers, queue.roster.len(), "{found:?}");
     let whole = (ready.0 + unacked.0, ready.1 + unacked.1);
     if all_written {
         assert_eq!((found.messages, found.bytes), whole, "{found:?}");

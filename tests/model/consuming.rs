@@ -1,12 +1,15 @@
 //! Who gets a queue's messages, and what becomes of them there.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use fanlog::ErrorKind;
 
 use crate::{
     broker::{Answer, Broker, Got},
-    operations::Settle,
+    operations::{Settle, Subscription},
     queue::{At, Entry, Gone, Place, Queue, Reason},
 };
 
@@ -23,39 +26,115 @@ pub(crate) struct Held {
 #[derive(Debug, Clone)]
 pub(crate) struct Consumer {
     number: u64,
-    /// Messages that it may still be dealt.
+    priority: i32,
+    /// It wants to be alone.
+    exclusive: bool,
+    /// Messages that it may have, and those that it may still be dealt.
+    prefetch: u32,
     credit: u32,
     inbox: VecDeque<Place>,
+}
+
+/// Who gets what next.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Roster {
+    /// As they came.
+    consumers: Vec<Consumer>,
+    /// Of each priority, whose turn it is of those who have it.
+    turns: BTreeMap<i32, usize>,
+    /// Of a queue with a single active consumer, who was dealt to last.
+    active: Option<u64>,
+}
+
+impl Roster {
+    pub(crate) fn len(&self) -> usize {
+        self.consumers.len()
+    }
+
+    /// Those of a priority, as they came.
+    fn equals(&self, priority: i32) -> impl Iterator<Item = &Consumer> {
+        self.consumers.iter().filter(move |consumer| consumer.priority == priority)
+    }
+
+    /// Whose turn it is, of those of the highest priority at which anyone has credit: the first from
+    /// the turn on that has some.
+    fn turn(&self) -> Option<&Consumer> {
+        let with_credit = self.consumers.iter().filter(|consumer| consumer.credit > 0);
+        let priority = with_credit.map(|consumer| consumer.priority).max()?;
+        let turn = self.turns.get(&priority).copied().unwrap_or(0);
+        let equals: Vec<&Consumer> = self.equals(priority).collect();
+        let (before, from) = equals.split_at(turn % equals.len());
+        from.iter().chain(before).find(|consumer| consumer.credit > 0).copied()
+    }
+
+    /// A message is dealt to a consumer.
+    fn deal_to(&mut self, number: u64, place: Place) {
+        let consumer = self.consumers.iter_mut().find(|consumer| consumer.number == number);
+        let consumer = consumer.expect("it has credit");
+        consumer.credit -= 1;
+        consumer.inbox.push_back(place);
+        let priority = consumer.priority;
+        let which = self.equals(priority).take_while(|other| other.number < number).count();
+        self.turns.insert(priority, which + 1);
+    }
+
+    /// The one that gets everything, if it has credit. Another of a higher priority takes over once
+    /// it has nothing left.
+    fn single(&mut self) -> Option<&Consumer> {
+        let highest = self.consumers.iter().map(|consumer| consumer.priority).max()?;
+        let active = self
+            .active
+            .and_then(|active| self.consumers.iter().find(|consumer| consumer.number == active));
+        let stays = active.is_some_and(|active| active.priority >= highest);
+        if !stays {
+            if active.is_some_and(|active| active.credit < active.prefetch) {
+                return None;
+            }
+            let first = self.consumers.iter().find(|consumer| consumer.priority == highest);
+            self.active = first.map(|first| first.number);
+        }
+        let active = self.consumers.iter().find(|consumer| Some(consumer.number) == self.active);
+        active.filter(|consumer| consumer.credit > 0)
+    }
+
+    /// Takes a consumer out; whoever comes next is still the next.
+    fn leave(&mut self, number: u64) -> Consumer {
+        let at = self.consumers.iter().position(|consumer| consumer.number == number);
+        let gone = self.consumers.remove(at.expect("it is there"));
+        let turn = self.turns.remove(&gone.priority).unwrap_or(0);
+        let before = self.equals(gone.priority).filter(|other| other.number < number).count();
+        if self.equals(gone.priority).count() > 0 {
+            self.turns.insert(gone.priority, turn - usize::from(before < turn));
+        }
+        self.active.take_if(|active| *active == number);
+        gone
+    }
 }
 
 impl Queue {
     /// Deals what is ready, round-robin, as far as anyone has credit. Returns what leaves on the way.
     fn deal(&mut self, now: Duration) -> Gone {
         let mut gone = self.shorten(now);
-        while self.consumers.iter().any(|consumer| consumer.credit > 0) {
+        loop {
+            let single = self.options.single_active_consumer;
+            let next = if single { self.roster.single() } else { self.roster.turn() };
+            let Some(number) = next.map(|consumer| consumer.number) else { break };
             let (next, passed) = self.next(now);
             gone.extend(passed);
             let Some(place) = next else { break };
             self.entry(place).at = At::Inbox;
-            let count = self.consumers.len();
-            while self.consumers[self.turn % count].credit == 0 {
-                self.turn += 1;
-            }
-            let which = self.turn % count;
-            self.turn = which + 1;
-            self.consumers[which].credit -= 1;
-            self.consumers[which].inbox.push_back(place);
+            self.roster.deal_to(number, place);
         }
         gone
     }
 
     fn consumer(&mut self, number: u64) -> Option<&mut Consumer> {
-        self.consumers.iter_mut().find(|consumer| consumer.number == number)
+        self.roster.consumers.iter_mut().find(|consumer| consumer.number == number)
     }
 
     /// Whether it comes to its end because nobody used it.
     pub(crate) fn is_over(&mut self, now: Duration) -> bool {
-        if !self.consumers.is_empty() {
+        if self.roster.len() > 0 {
             self.used = now;
         }
         self.options.expires.is_some_and(|expires| now >= self.used + expires)
@@ -73,10 +152,19 @@ impl Broker {
         })
     }
 
-    pub(super) fn consume(&mut self, queue: &str, prefetch: u32) -> Result<Answer, ErrorKind> {
+    pub(super) fn consume(
+        &mut self,
+        queue: &str,
+        options: &Subscription,
+    ) -> Result<Answer, ErrorKind> {
         let number = self.subscribed;
-        let consumer = Consumer { number, credit: prefetch, inbox: VecDeque::new() };
-        self.queue(queue)?.consumers.push(consumer);
+        let &Subscription { prefetch, priority, exclusive } = options;
+        let consumers = &mut self.queue(queue)?.roster.consumers;
+        if consumers.iter().any(|other| exclusive || other.exclusive) {
+            return Err(ErrorKind::InUse);
+        }
+        let (credit, inbox) = (prefetch, VecDeque::new());
+        consumers.push(Consumer { number, priority, exclusive, prefetch, credit, inbox });
         self.subscribed += 1;
         self.consumers.push((queue.to_owned(), number));
         Ok(Answer::Done)
@@ -102,22 +190,15 @@ impl Broker {
         let (name, number) = self.consumers.remove(which);
         let now = self.now();
         let queue = self.queues.get_mut(&name).expect("it has a consumer");
-        let at = queue.consumers.iter().position(|consumer| consumer.number == number);
-        let at = at.expect("it is there");
-        for place in queue.consumers.remove(at).inbox {
+        for place in queue.roster.leave(number).inbox {
             queue.entry(place).at = At::Queue;
-        }
-        // Whoever comes next is still the next.
-        queue.turn -= usize::from(at < queue.turn);
-        if queue.consumers.is_empty() {
-            queue.turn = 0;
         }
         for held in self.held.extract_if(.., |held| held.consumer == Some(number)) {
             queue.give_back(held.place);
             self.unwritten = true;
         }
         queue.used = now;
-        if queue.options.auto_delete && queue.consumers.is_empty() {
+        if queue.options.auto_delete && queue.roster.len() == 0 {
             self.delete_queue(&name).expect("it is there");
         }
     }
@@ -125,6 +206,9 @@ impl Broker {
     pub(super) fn get(&mut self, name: &str) -> Result<Answer, ErrorKind> {
         let now = self.now();
         let queue = self.queue(name)?;
+        if queue.options.single_active_consumer {
+            return Err(ErrorKind::Usage);
+        }
         queue.used = now;
         let mut gone = queue.shorten(now);
         let (next, passed) = queue.next(now);

@@ -49,7 +49,7 @@ impl Broker {
         let exchange = options.dead_letter_exchange.as_ref()?;
         let key = options.dead_letter_key.as_ref().unwrap_or(&entry.key);
         let not_to = been_in(&entry.deaths, from, reason);
-        let mut queues = self.route(exchange, key).unwrap_or_default();
+        let mut queues = self.route(exchange, key, entry.headers).unwrap_or_default();
         queues.retain(|queue| !not_to.contains(queue));
         let copy = Entry {
             key: key.clone(),

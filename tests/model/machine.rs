@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use fanlog::{
-    Config, Consumer, ConsumerOptions, Delivery, Engine, Error, ExchangeKind, ExchangeOptions,
-    Message, Table, TableRef, Value,
+    Config, Consumer, ConsumerOptions, Delivery, Engine, Error, ExchangeKind, Message, Table,
+    TableRef, Value,
     clock::ManualClock,
     storage::{CrashMode, MemoryStorage},
 };
@@ -145,6 +145,7 @@ impl StateMachineTest for Machine {
         for seconds in [1, 200] {
             both(&Operation::Advance { seconds });
             for queue in choice::QUEUES {
+                both(&Operation::Peek { queue });
                 while matches!(both(&Operation::Get { queue }), Answer::Message(Some(_))) {}
             }
         }
@@ -214,18 +215,18 @@ impl Machine {
         let engine = self.engine();
         match operation {
             Operation::Publish(message) => {
-                let payload = payload(self.next_place, message.bytes);
-                engine.publisher().publish(&made(message, &payload))?.wait()?;
+                let parts = Parts::of(message, self.next_place);
+                engine.publisher().publish(&parts.message(message))?.wait()?;
             }
             Operation::PublishNumbered { sequence, message } => {
-                let payload = payload(self.next_place, message.bytes);
+                let parts = Parts::of(message, self.next_place);
                 let publisher = engine.declare_publisher("named")?;
-                publisher.publish(*sequence, &made(message, &payload))?.wait()?;
+                publisher.publish(*sequence, &parts.message(message))?.wait()?;
             }
             Operation::PublishBatch(messages) => {
-                let payloads = self.payloads(messages);
+                let parts = self.parts(messages);
                 let made: Vec<Message<'_>> =
-                    messages.iter().zip(&payloads).map(|(one, bytes)| made(one, bytes)).collect();
+                    messages.iter().zip(&parts).map(|(one, parts)| parts.message(one)).collect();
                 engine.publisher().publish_batch(&made)?.wait()?;
             }
             Operation::Transaction { messages, acks, commit } => {
@@ -235,8 +236,13 @@ impl Machine {
                 let found = engine.get(queue)?;
                 return Ok(Answer::Message(found.map(|delivery| self.hold(delivery, queue, None))));
             }
-            Operation::Consume { queue, prefetch } => {
-                let consumer = engine.consume(queue, ConsumerOptions::prefetch(*prefetch))?;
+            Operation::Consume { queue, options } => {
+                let options = ConsumerOptions {
+                    priority: options.priority,
+                    exclusive: options.exclusive,
+                    ..ConsumerOptions::prefetch(options.prefetch)
+                };
+                let consumer = engine.consume(queue, options)?;
                 self.consumers.push(((*queue).to_owned(), consumer));
             }
             Operation::Receive { which } => {
@@ -281,24 +287,28 @@ impl Machine {
     fn change(&self, operation: &Operation) -> Result<(), Error> {
         let engine = self.engine();
         match operation {
-            Operation::DeclareExchange { name, kind, alternate } => {
-                let alternate = alternate.map(str::to_owned);
-                let options = ExchangeOptions { alternate, ..ExchangeOptions::default() };
-                engine.declare_exchange_with(name, *kind, &options)?;
+            Operation::DeclareExchange { name, kind, options } => {
+                engine.declare_exchange_with(name, *kind, options)?;
             }
-            Operation::BindExchange { destination, source, key } => {
-                engine.bind_exchange(destination, source, key, &Table::new())?;
+            Operation::BindExchange { destination, source, pattern } => {
+                let arguments = pattern.arguments();
+                engine.bind_exchange(destination, source, pattern.key, &arguments)?;
             }
-            Operation::UnbindExchange { destination, source, key } => {
-                engine.unbind_exchange(destination, source, key, &Table::new())?;
+            Operation::UnbindExchange { destination, source, pattern } => {
+                let arguments = pattern.arguments();
+                engine.unbind_exchange(destination, source, pattern.key, &arguments)?;
             }
             Operation::DeleteExchange { name } => engine.delete_exchange(name)?,
             Operation::DeclareQueue { name, options } => {
                 engine.declare_queue_with(name, options)?;
             }
             Operation::DeleteQueue { name } => engine.delete_queue(name)?,
-            Operation::Bind { queue, exchange, key } => engine.bind(queue, exchange, key)?,
-            Operation::Unbind { queue, exchange, key } => engine.unbind(queue, exchange, key)?,
+            Operation::Bind { queue, exchange, pattern } => {
+                engine.bind_with(queue, exchange, pattern.key, &pattern.arguments())?;
+            }
+            Operation::Unbind { queue, exchange, pattern } => {
+                engine.unbind_with(queue, exchange, pattern.key, &pattern.arguments())?;
+            }
             other => panic!("{other:?} is no change"),
         }
         Ok(())
@@ -328,15 +338,15 @@ impl Machine {
         }
     }
 
-    fn payloads(&self, messages: &[Sent]) -> Vec<Vec<u8>> {
+    fn parts(&self, messages: &[Sent]) -> Vec<Parts> {
         let births = self.next_place..;
-        births.zip(messages).map(|(birth, message)| payload(birth, message.bytes)).collect()
+        births.zip(messages).map(|(birth, message)| Parts::of(message, birth)).collect()
     }
 
     fn transaction(&mut self, messages: &[Sent], acks: Every, commit: bool) -> Result<(), Error> {
         let mut transaction = self.engine().begin();
-        for (message, payload) in messages.iter().zip(self.payloads(messages)) {
-            transaction.publish(&made(message, &payload))?;
+        for (message, parts) in messages.iter().zip(self.parts(messages)) {
+            transaction.publish(&parts.message(message))?;
         }
         for place in acks.places(self.held.len()) {
             let held = self.held.remove(place);
@@ -376,13 +386,29 @@ impl Machine {
     }
 }
 
-fn made<'a>(message: &Sent, payload: &'a [u8]) -> Message<'a> {
-    let Sent { exchange, key, delay, ttl, priority, transient, optional, .. } = *message;
-    let mut made =
-        Message::new(exchange, key, payload).delay(Duration::from_secs(delay)).priority(priority);
-    made.mandatory = !optional;
-    made.ttl = ttl.map(Duration::from_secs);
-    if transient { made.transient() } else { made }
+/// What a message borrows.
+struct Parts {
+    payload: Vec<u8>,
+    headers: Table,
+}
+
+impl Parts {
+    fn of(message: &Sent, birth: Place) -> Self {
+        let headers = message.headers.iter();
+        let headers = headers.fold(Table::new(), |table, (name, value)| table.with(name, *value));
+        Self { payload: payload(birth, message.bytes), headers }
+    }
+
+    fn message<'a>(&'a self, message: &Sent) -> Message<'a> {
+        let Sent { exchange, key, delay, ttl, priority, transient, optional, .. } = *message;
+        let mut made = Message::new(exchange, key, &self.payload)
+            .headers(self.headers.as_bytes())
+            .delay(Duration::from_secs(delay))
+            .priority(priority);
+        made.mandatory = !optional;
+        made.ttl = ttl.map(Duration::from_secs);
+        if transient { made.transient() } else { made }
+    }
 }
 
 /// The history of a message that was dead-lettered.

@@ -1,7 +1,9 @@
 //! The calls that a sequence is made of.
 
-use fanlog::{ExchangeKind, QueueOptions};
+use fanlog::{ExchangeKind, ExchangeOptions, QueueOptions};
 use proptest::prelude::*;
+
+use crate::routing::{Headers, Pattern};
 
 /// How a message in hand is settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,11 +41,20 @@ impl Every {
     }
 }
 
+/// What a consumer asks for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Subscription {
+    pub(crate) prefetch: u32,
+    pub(crate) priority: i32,
+    pub(crate) exclusive: bool,
+}
+
 /// A message to be published.
 #[derive(Debug, Clone)]
 pub(crate) struct Sent {
     pub(crate) exchange: &'static str,
     pub(crate) key: &'static str,
+    pub(crate) headers: Headers,
     pub(crate) bytes: usize,
     /// Seconds.
     pub(crate) delay: u64,
@@ -61,18 +72,18 @@ pub(crate) enum Operation {
     DeclareExchange {
         name: &'static str,
         kind: ExchangeKind,
-        alternate: Option<&'static str>,
+        options: ExchangeOptions,
     },
     /// Leads what comes to `source` to `destination` too.
     BindExchange {
         destination: &'static str,
         source: &'static str,
-        key: &'static str,
+        pattern: Pattern,
     },
     UnbindExchange {
         destination: &'static str,
         source: &'static str,
-        key: &'static str,
+        pattern: Pattern,
     },
     DeleteExchange {
         name: &'static str,
@@ -87,12 +98,12 @@ pub(crate) enum Operation {
     Bind {
         queue: &'static str,
         exchange: &'static str,
-        key: &'static str,
+        pattern: Pattern,
     },
     Unbind {
         queue: &'static str,
         exchange: &'static str,
-        key: &'static str,
+        pattern: Pattern,
     },
     Publish(Sent),
     /// By a publisher with a name, which may say a number again.
@@ -108,7 +119,7 @@ pub(crate) enum Operation {
     /// A consumer comes.
     Consume {
         queue: &'static str,
-        prefetch: u32,
+        options: Subscription,
     },
     /// One of the consumers, by its place among them, asks for a message.
     Receive {

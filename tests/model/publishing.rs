@@ -17,7 +17,8 @@ impl Broker {
     /// Whether a message is delayed in a queue that drops what is too much: what is not due counts
     /// there only as far as the queue has come to it.
     pub(crate) fn is_vague(&self, message: &Sent) -> bool {
-        let queues = self.route(message.exchange, message.key).unwrap_or_default();
+        let routed = self.routed(message);
+        let queues = routed.map_or_else(|_| Vec::new(), |(_, queues)| queues);
         message.delay > 0 && queues.iter().any(|queue| self.queues[queue].drops_head())
     }
 
@@ -88,7 +89,10 @@ impl Broker {
 
     /// A message as it is stored, and where; nowhere if it may be dropped.
     fn routed(&self, message: &Sent) -> Result<Routed, ErrorKind> {
-        let queues = match self.route(message.exchange, message.key) {
+        if !message.exchange.is_empty() && self.exchange(message.exchange)?.options.internal {
+            return Err(ErrorKind::Usage);
+        }
+        let queues = match self.route(message.exchange, message.key, message.headers) {
             Err(ErrorKind::Unroutable) if message.optional => Vec::new(),
             other => other?,
         };
@@ -97,6 +101,7 @@ impl Broker {
             birth: 0,
             bytes: message.bytes,
             key: message.key.to_owned(),
+            headers: message.headers,
             priority: message.priority,
             transient: message.transient,
             since: self.now() + Duration::from_secs(message.delay),

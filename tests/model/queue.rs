@@ -4,7 +4,7 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use fanlog::{Overflow, QueueOptions};
 
-use crate::consuming::Consumer;
+use crate::{consuming::Roster, routing::Headers};
 
 /// Number of a stored message: how many were stored before it. Its copies have their own.
 pub(crate) type Place = u64;
@@ -64,6 +64,7 @@ pub(crate) struct Entry {
     pub(crate) birth: Place,
     pub(crate) bytes: usize,
     pub(crate) key: String,
+    pub(crate) headers: Headers,
     pub(crate) priority: u8,
     pub(crate) transient: bool,
     /// From when on it can be delivered.
@@ -110,26 +111,22 @@ pub(crate) struct Queue {
     pub(crate) watched: bool,
     /// When it was used last, as far as its expiry goes.
     pub(crate) used: Duration,
-    /// As they came.
-    pub(crate) consumers: Vec<Consumer>,
-    /// Whose turn it is, of these.
-    pub(crate) turn: usize,
+    pub(crate) roster: Roster,
 }
 
 impl Queue {
     pub(crate) fn new(options: &QueueOptions, number: u64, now: Duration) -> Self {
         let options = options.clone();
         let watched = has_limits(&options);
-        let (entries, consumers) = (Vec::new(), Vec::new());
-        Self { options, number, entries, watched, used: now, consumers, turn: 0 }
+        let (entries, roster) = (Vec::new(), Roster::default());
+        Self { options, number, entries, watched, used: now, roster }
     }
 
     /// What is left of it when the store is opened.
     pub(crate) fn opened(&mut self, now: Duration) {
         self.watched = has_limits(&self.options);
         self.used = now;
-        self.consumers.clear();
-        self.turn = 0;
+        self.roster = Roster::default();
         self.entries.retain(|entry| !entry.transient);
         for entry in &mut self.entries {
             (entry.at, entry.old) = (At::Queue, true);

@@ -2,26 +2,69 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fanlog::ExchangeKind;
+use fanlog::{ExchangeKind, ExchangeOptions, Table};
+
+/// Headers of a message, or what a binding wants of them.
+pub(crate) type Headers = &'static [(&'static str, i32)];
+
+/// What a binding is made with: a key, and for a headers exchange `x-match` and headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Pattern {
+    pub(crate) key: &'static str,
+    pub(crate) x_match: Option<&'static str>,
+    pub(crate) headers: Headers,
+}
+
+impl Pattern {
+    /// That of every binding of a fanout exchange, which looks at nothing.
+    const ALL: Self = Self { key: "", x_match: None, headers: &[] };
+
+    /// As an exchange takes it.
+    pub(crate) fn of(self, kind: ExchangeKind) -> Self {
+        if kind == ExchangeKind::Fanout { Self::ALL } else { self }
+    }
+
+    /// Whether a binding of an exchange of this kind takes a message.
+    fn matches(self, kind: ExchangeKind, key: &str, headers: Headers) -> bool {
+        match kind {
+            ExchangeKind::Fanout => true,
+            ExchangeKind::Topic => matches_words(&words(self.key), &words(key)),
+            ExchangeKind::Headers => self.matches_headers(headers),
+            _ => self.key == key,
+        }
+    }
+
+    fn matches_headers(self, found: Headers) -> bool {
+        let how = self.x_match.unwrap_or("all");
+        let counts = |name: &str| how.ends_with("-with-x") || !name.starts_with("x-");
+        let mut wanted = self.headers.iter().filter(|(name, _)| counts(name));
+        if how.starts_with("any") {
+            wanted.any(|one| found.contains(one))
+        } else {
+            wanted.all(|one| found.contains(one))
+        }
+    }
+
+    /// `x-match` and headers as arguments, in the order of their names.
+    pub(crate) fn arguments(self) -> Table {
+        let mut names: Vec<&str> = self.headers.iter().map(|(name, _)| *name).collect();
+        names.extend(self.x_match.map(|_| "x-match"));
+        names.sort_unstable();
+        names.into_iter().fold(Table::new(), |table, name| {
+            match self.headers.iter().find(|(header, _)| *header == name) {
+                Some((_, value)) => table.with(name, *value),
+                None => table.with(name, self.x_match.unwrap_or_default()),
+            }
+        })
+    }
+}
 
 /// A binding of a queue.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Binding {
     pub(crate) queue: String,
     pub(crate) exchange: String,
-    pub(crate) key: String,
-}
-
-/// Whether a binding with `pattern` takes a message with `key`.
-pub(crate) fn matches(kind: ExchangeKind, pattern: &str, key: &str) -> bool {
-    match kind {
-        ExchangeKind::Fanout => true,
-        ExchangeKind::Topic => {
-            let (pattern, key): (Vec<_>, Vec<_>) = (words(pattern), words(key));
-            matches_words(&pattern, &key)
-        }
-        _ => pattern == key,
-    }
+    pub(crate) pattern: Pattern,
 }
 
 fn words(text: &str) -> Vec<&str> {
@@ -44,8 +87,7 @@ fn matches_words(pattern: &[&str], key: &[&str]) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Exchange {
     pub(crate) kind: ExchangeKind,
-    /// Gets what no binding takes.
-    pub(crate) alternate: Option<String>,
+    pub(crate) options: ExchangeOptions,
 }
 
 /// A binding of an exchange to another.
@@ -53,7 +95,7 @@ pub(crate) struct Exchange {
 pub(crate) struct Lead {
     pub(crate) destination: String,
     pub(crate) source: String,
-    pub(crate) key: String,
+    pub(crate) pattern: Pattern,
 }
 
 /// Exchanges and all bindings.
@@ -66,7 +108,7 @@ pub(crate) struct Topology {
 
 impl Topology {
     /// The queues that a message goes to from an exchange that there is, each once.
-    pub(crate) fn queues_of(&self, entered: &str, key: &str) -> BTreeSet<&str> {
+    pub(crate) fn queues_of(&self, entered: &str, key: &str, headers: Headers) -> BTreeSet<&str> {
         let mut queues = BTreeSet::new();
         let (mut next, mut seen) = (vec![entered], BTreeSet::new());
         while let Some(at) = next.pop() {
@@ -74,15 +116,17 @@ impl Topology {
             if !seen.insert(at) {
                 continue;
             }
-            let wanted = |pattern: &str| matches(exchange.kind, pattern, key);
+            let wanted = |pattern: Pattern| pattern.matches(exchange.kind, key, headers);
             let of_queues = self.bindings.iter().filter(|one| one.exchange == at);
             let of_exchanges = self.leads.iter().filter(|one| one.source == at);
             let taken: Vec<&str> =
-                of_queues.filter(|one| wanted(&one.key)).map(|one| &*one.queue).collect();
-            let led: Vec<&str> =
-                of_exchanges.filter(|one| wanted(&one.key)).map(|one| &*one.destination).collect();
+                of_queues.filter(|one| wanted(one.pattern)).map(|one| &*one.queue).collect();
+            let led: Vec<&str> = of_exchanges
+                .filter(|one| wanted(one.pattern))
+                .map(|one| &*one.destination)
+                .collect();
             if taken.is_empty() && led.is_empty() {
-                next.extend(exchange.alternate.as_deref());
+                next.extend(exchange.options.alternate.as_deref());
             }
             queues.extend(taken);
             next.extend(led);
@@ -90,6 +134,28 @@ impl Topology {
         queues
     }
 
+    /// Exchanges with bindings from them.
+    pub(crate) fn sources(&self) -> BTreeSet<String> {
+        let of_queues = self.bindings.iter().map(|binding| &binding.exchange);
+        of_queues.chain(self.leads.iter().map(|lead| &lead.source)).cloned().collect()
+    }
+
+    /// Of those that had bindings from them, deletes the ones that do not outlast the last of these.
+    pub(crate) fn delete_unused(&mut self, had: &BTreeSet<String>) {
+        let unused = |topology: &Self| {
+            let sources = topology.sources();
+            let ends = |name: &&String| {
+                topology.exchanges.get(*name).is_some_and(|found| found.options.auto_delete)
+            };
+            had.iter().filter(ends).find(|name| !sources.contains(*name)).cloned()
+        };
+        while let Some(name) = unused(self) {
+            self.exchanges.remove(&name);
+            self.forget_exchange(&name);
+        }
+    }
+
+    /// Forgets the bindings of an exchange.
     pub(crate) fn forget_exchange(&mut self, name: &str) {
         self.bindings.retain(|binding| binding.exchange != name);
         self.leads.retain(|lead| lead.source != name && lead.destination != name);
