@@ -21,6 +21,7 @@ use crate::{
     commit::is_out_of_space,
     core::Core,
     deliver::overdue,
+    drop_routes::drop_routes,
     error::FileOp,
     ledger::{departure::Departure, live::SegmentCount},
     limits,
@@ -161,6 +162,7 @@ impl Keeper {
     pub(crate) fn checkpoint(&self, core: &Core, clean: bool) -> Result<()> {
         let batches = core.ledger().head.next_batch.0;
         let log_bytes = core.stats.log_bytes();
+        drop_routes(core);
         loop {
             match self.checkpoints.write(core, clean) {
                 // Without it nothing is given back: it is worth a file of the reserve.

@@ -22,6 +22,7 @@ mod core;
 mod dead_letter;
 mod delete_queue;
 mod deliver;
+mod drop_routes;
 mod engine;
 mod error;
 mod exchange_options;

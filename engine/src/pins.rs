@@ -4,13 +4,13 @@
 //! queues, with what each has not acked there. Looks only; holds each lock for moments.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use fanlog_segment_format::{Offset, QueueId};
+use fanlog_segment_format::{Offset, QueueId, RouteId};
 
 use crate::{
     Result,
@@ -235,10 +235,7 @@ fn of_segment(
     count: Option<SegmentCount>,
     queues_max: usize,
 ) -> Result<SegmentPins> {
-    let mut shares = shares(core, segment, count.is_some())?;
-    shares.sort_by(|a, b| (b.left.bytes, &a.queue.name).cmp(&(a.left.bytes, &b.queue.name)));
-    let left_off = shares.len().saturating_sub(queues_max);
-    shares.truncate(queues_max);
+    let (shares, left_off) = shares(core, segment, count.is_some(), queues_max)?;
     let mut queues = Vec::new();
     for share in shares {
         queues.push(pin(core, share)?);
@@ -252,7 +249,7 @@ fn of_segment(
         outstanding_messages: count.map(|count| count.outstanding.messages),
         outstanding_bytes: count.map(|count| count.outstanding.bytes),
         queues,
-        queues_left_off: left_off as u64,
+        queues_left_off: left_off,
     })
 }
 
@@ -263,47 +260,105 @@ struct Share {
     oldest: Offset,
 }
 
-/// What each queue got of a segment while it is added up.
-struct Sum {
-    queue: Arc<Queue>,
-    routed: Amount,
-    oldest: Option<u64>,
-}
+/// A route in a segment: where it is listed, each with its place in the list of the listing's routes.
+type Places<'a> = Vec<(&'a Listing, u32)>;
 
-fn shares(core: &Core, segment: &Arc<Segment>, counted: bool) -> Result<Vec<Share>> {
-    let mut sums: HashMap<QueueId, Sum> = HashMap::new();
-    for listing in count::listings(&core.log, segment)? {
+fn routes_in(listings: &[Listing]) -> BTreeMap<RouteId, Places<'_>> {
+    let mut routes: BTreeMap<RouteId, Places<'_>> = BTreeMap::new();
+    for listing in listings {
         for at in 0..listing.routes() {
-            let (route, amount) = listing.route(at);
-            let Some(groups) = core.log.route_groups(route) else { continue };
-            let queues = core.ledger().holders_of(&groups);
-            for queue in queues {
-                let (floor, members) = {
-                    let state = queue.ledger();
-                    (state.floor(), state.members.clone())
-                };
-                if segment.end_offset().is_some_and(|end| end <= floor) {
-                    continue;
-                }
-                let routed = listing.routed(at, &members, &groups, Offset(u64::MAX));
-                let oldest = own_unacked(&listing, at, amount, &queue, &groups, floor.0);
-                let sum = sums.entry(queue.id).or_insert_with(|| Sum {
-                    queue: Arc::clone(&queue),
-                    routed: Amount::default(),
-                    oldest: None,
-                });
-                sum.routed = sum.routed.plus(routed);
-                sum.oldest = [sum.oldest, oldest].into_iter().flatten().min();
-            }
+            routes.entry(listing.route(at).0).or_default().push((listing, at));
         }
     }
+    routes
+}
+
+/// Those who have most left of a segment, at most so many, and how many others have anything.
+///
+/// Of very many queues only sums are made: for those alone that are told it is looked which message
+/// is their oldest.
+fn shares(
+    core: &Core,
+    segment: &Arc<Segment>,
+    counted: bool,
+    queues_max: usize,
+) -> Result<(Vec<Share>, u64)> {
+    let listings = count::listings(&core.log, segment)?;
+    let routes = routes_in(&listings);
     let mut shares = Vec::new();
-    for Sum { queue, routed, oldest } in sums.into_values() {
-        let Some(oldest) = oldest.map(Offset) else { continue };
+    for (queue, routed) in routed_to(core, segment, &routes) {
         let left = left_of(core, segment, &queue, routed, counted)?;
-        shares.push(Share { queue, left, oldest });
+        if left.messages > 0 {
+            shares.push((queue, left));
+        }
     }
-    Ok(shares)
+    let most_first = |a: &(Arc<Queue>, Amount), b: &(Arc<Queue>, Amount)| {
+        (b.1.bytes, &a.0.name).cmp(&(a.1.bytes, &b.0.name))
+    };
+    let mut others = 0;
+    if queues_max < shares.len() {
+        others = shares.len() - queues_max;
+        shares.select_nth_unstable_by(queues_max, most_first);
+        shares.truncate(queues_max);
+    }
+    shares.sort_by(most_first);
+    let shares = shares.into_iter().filter_map(|(queue, left)| {
+        let oldest = oldest_of(core, &routes, &queue)?;
+        Some(Share { queue, left, oldest })
+    });
+    Ok((shares.collect(), others as u64))
+}
+
+/// What each queue that is not past the segment got of it.
+fn routed_to(
+    core: &Core,
+    segment: &Arc<Segment>,
+    routes: &BTreeMap<RouteId, Places<'_>>,
+) -> Vec<(Arc<Queue>, Amount)> {
+    let mut sums: HashMap<QueueId, (Arc<Queue>, Amount)> = HashMap::new();
+    for (&route, places) in routes {
+        let Some(groups) = core.log.route_groups(route) else { continue };
+        let mut whole = Amount::default();
+        let (mut first, mut end) = (u64::MAX, 0);
+        for (listing, at) in places {
+            whole = whole.plus(listing.route(*at).1);
+            let offsets = listing.offsets();
+            (first, end) = (offsets.0.min(first), offsets.1.max(end));
+        }
+        let queues = core.ledger().holders_of(&groups);
+        for queue in queues {
+            let ranges = {
+                let state = queue.ledger();
+                if segment.end_offset().is_some_and(|end| end <= state.floor()) {
+                    continue;
+                }
+                count::ranges(&state.members, &groups, u64::MAX)
+            };
+            let got = if ranges.iter().any(|range| range.0 <= first && end <= range.1) {
+                whole
+            } else {
+                let parts = places.iter().map(|(listing, at)| listing.within(*at, &ranges));
+                parts.fold(Amount::default(), Amount::plus)
+            };
+            let sum = sums.entry(queue.id).or_insert_with(|| (queue, Amount::default()));
+            sum.1 = sum.1.plus(got);
+        }
+    }
+    sums.into_values().collect()
+}
+
+/// The first message of these that the queue got and has not acked.
+fn oldest_of(core: &Core, routes: &BTreeMap<RouteId, Places<'_>>, queue: &Queue) -> Option<Offset> {
+    let floor = queue.ledger().floor().0;
+    let firsts = routes.iter().filter_map(|(&route, places)| {
+        let groups = core.log.route_groups(route)?;
+        // In the order of the log: the first that has any has the first.
+        let mut places = places.iter();
+        places.find_map(|(listing, at)| {
+            own_unacked(listing, *at, listing.route(*at).1, queue, &groups, floor)
+        })
+    });
+    firsts.min().map(Offset)
 }
 
 /// What the queue, which got `routed` of the segment, has left of it.
@@ -314,12 +369,12 @@ fn left_of(
     routed: Amount,
     counted: bool,
 ) -> Result<Amount> {
-    let (part, members, acks) = {
+    let (part, uncounted) = {
         let state = queue.ledger();
-        let acks = (!counted).then(|| state.acks.clone());
-        (state.part(segment.first_offset()), state.members.clone(), acks)
+        let uncounted = (!counted).then(|| (state.members.clone(), state.acks.clone()));
+        (state.part(segment.first_offset()), uncounted)
     };
-    if let Some(acks) = acks {
+    if let Some((members, acks)) = uncounted {
         return count::routed_if(&core.log, segment, &members, |offset| !acks.contains(offset));
     }
     Ok(match part {

@@ -50,6 +50,7 @@ mod redelivery;
 mod reject_publish;
 mod requeue;
 mod rewrite;
+mod route_drop;
 mod single_active;
 mod space;
 mod stats;

@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails should panic")]
 #![expect(clippy::print_stdout, reason = "a test says what it counted")]
 
+mod come_and_go;
 mod counted;
 mod delayed;
 mod priority;

@@ -42,6 +42,7 @@ use crate::{
     Error, Result,
     append::{Extras, Taken, arena::Frozen},
     core::Core,
+    deliver::overdue,
     error::FileOp,
     ledger::Effects,
     log::{
@@ -523,6 +524,9 @@ fn tell(core: &Core, news: News) {
             // Each waits for a message of its own.
             queue.sleepers.wake_all();
         }
+        for (group, queue) in effects.unbound {
+            core.waiting.left(group, &queue);
+        }
         for (group, queue) in effects.bound {
             core.waiting.joined(group, &queue);
             // A batch behind this one may have been told of already, by another thread, which did
@@ -539,6 +543,8 @@ fn tell(core: &Core, news: News) {
             core.limits.remove(&queue);
             queue.set_gone();
             queue.sleepers.wake_all();
+            overdue::forget(core, &queue);
+            core.waiting.gone(&queue);
         }
     }
     for batch in news.batches {

@@ -71,8 +71,9 @@ pub(super) fn watch(core: &Core, queue: &Arc<Queue>) {
     }
 }
 
-/// Nobody holds messages of the queue: there is nothing to look at. The caller has its dispatch lock.
-pub(super) fn forget(core: &Core, queue: &Queue) {
+/// Nobody holds messages of the queue: there is nothing to look at. The caller has its dispatch lock,
+/// or the queue is gone.
+pub(crate) fn forget(core: &Core, queue: &Queue) {
     let due = queue.look_due().swap(0, Ordering::Relaxed);
     if due > 0 {
         core.overdue.list().remove(&(due, queue.id));

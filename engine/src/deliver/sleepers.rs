@@ -73,10 +73,21 @@ impl Sleepers {
     }
 }
 
+type Groups = HashMap<GroupId, HashMap<QueueId, Arc<Queue>>>;
+
+fn take_off(groups: &mut Groups, group: GroupId, queue: &Queue) {
+    if let Entry::Occupied(mut queues) = groups.entry(group) {
+        queues.get_mut().remove(&queue.id);
+        if queues.get().is_empty() {
+            queues.remove();
+        }
+    }
+}
+
 /// Queues with a sleeping consumer, by the groups that their messages come from.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
-    groups: Mutex<HashMap<GroupId, HashMap<QueueId, Arc<Queue>>>>,
+    groups: Mutex<Groups>,
 }
 
 impl Waiting {
@@ -88,6 +99,28 @@ impl Waiting {
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         for group in members {
             groups.entry(group).or_default().insert(queue.id, Arc::clone(queue));
+        }
+        drop(groups);
+        // Deleted meanwhile: nothing comes to it any more.
+        if queue.is_gone() {
+            self.gone(queue);
+        }
+    }
+
+    /// Takes a queue that was deleted off the lists.
+    pub(crate) fn gone(&self, queue: &Queue) {
+        let members: Vec<GroupId> = queue.ledger().groups().collect();
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        for group in members {
+            take_off(&mut groups, group, queue);
+        }
+    }
+
+    /// A queue is no longer a member of a group: it does not wait for that one, unless it is again.
+    pub(crate) fn left(&self, group: GroupId, queue: &Queue) {
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        if !queue.ledger().is_member(group) {
+            take_off(&mut groups, group, queue);
         }
     }
 
@@ -101,12 +134,7 @@ impl Waiting {
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         sleepers.listed.store(false, Ordering::Release);
         for group in members {
-            if let Entry::Occupied(mut queues) = groups.entry(group) {
-                queues.get_mut().remove(&queue.id);
-                if queues.get().is_empty() {
-                    queues.remove();
-                }
-            }
+            take_off(&mut groups, group, queue);
         }
         drop(groups);
         // One that goes to sleep now may have found the queue listed, and looked before it was taken

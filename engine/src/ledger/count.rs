@@ -92,16 +92,20 @@ impl Listing {
         groups: &[fanlog_segment_format::GroupId],
         before: Offset,
     ) -> Amount {
+        self.within(at, &ranges(members, groups, before.0))
+    }
+
+    /// What of the `at`-th route lies in these ranges.
+    pub(crate) fn within(&self, at: u32, ranges: &Ranges) -> Amount {
         let (first, end) = self.offsets();
         let (_, all) = self.route(at);
-        let ranges = ranges(members, groups, before.0);
         if ranges.iter().any(|range| range.0 <= first && end <= range.1) {
             return all;
         }
         if ranges.is_empty() {
             return Amount::default();
         }
-        one_by_one(self, at, all, &ranges, |_| true)
+        one_by_one(self, at, all, ranges, |_| true)
     }
 
     fn payload_bytes(&self, number: u32) -> u64 {

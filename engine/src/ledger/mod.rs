@@ -13,6 +13,7 @@
 
 pub(crate) mod ack_set;
 mod capture;
+pub(crate) mod closed;
 mod convert;
 pub(crate) mod count;
 mod delivery_counts;
@@ -44,6 +45,7 @@ use fanlog_segment_format::{
 use self::{
     ack_set::AckSet,
     capture::Capture,
+    closed::Closed,
     delivery_counts::DeliveryCounts,
     departure::Departure,
     live::{Live, SegmentCount},
@@ -65,6 +67,10 @@ struct Route {
     queues: u64,
     /// Of transient messages of this epoch: a checkpoint does not count them.
     transient: bool,
+    /// Its messages are not before this offset, as far as is known, ..
+    from: Offset,
+    /// .. nor at or past this one.
+    to: Offset,
 }
 
 #[derive(Debug, Default)]
@@ -72,6 +78,8 @@ struct Group {
     /// `None` for a queue's own group, which its queue's entry names.
     entry: Option<Arc<GroupEntry>>,
     routes: Vec<RouteId>,
+    /// Queues that are members of it now.
+    members: u64,
 }
 
 /// What else has to happen once a batch is applied.
@@ -85,6 +93,8 @@ pub(crate) struct Effects {
     pub(crate) bound: Vec<(GroupId, Arc<Queue>)>,
     /// Queues that messages of the past came into.
     pub(crate) rewound: Vec<Arc<Queue>>,
+    /// Queues whose membership of a group ended.
+    pub(crate) unbound: Vec<(GroupId, Arc<Queue>)>,
     /// Queues that came into being.
     pub(crate) declared: Vec<Arc<Queue>>,
     /// Queues that are gone.
@@ -100,6 +110,7 @@ pub(crate) struct Ledger {
     /// Queues' own groups are here only if a route leads to them.
     groups: BTreeMap<GroupId, Group>,
     routes: BTreeMap<RouteId, Route>,
+    closed: Closed,
     queues: BTreeMap<QueueId, Arc<Queue>>,
     next: NextIds,
     named: Named,
@@ -128,6 +139,7 @@ impl Ledger {
             exchange_bindings: checkpoint.exchange_bindings.iter().cloned().collect(),
             groups: BTreeMap::new(),
             routes: BTreeMap::new(),
+            closed: Closed::default(),
             queues: BTreeMap::new(),
             next: checkpoint.next_ids,
             named: Named::of(checkpoint),
@@ -142,7 +154,7 @@ impl Ledger {
             rewinds: 0,
         };
         for entry in &checkpoint.groups {
-            let group = Group { entry: Some(Arc::new(entry.clone())), routes: Vec::new() };
+            let group = Group { entry: Some(Arc::new(entry.clone())), ..Group::default() };
             ledger.groups.insert(entry.id, group);
         }
         for entry in &checkpoint.routes {
@@ -150,6 +162,7 @@ impl Ledger {
             ledger.define_route(entry.id, groups, log);
             if let Some(route) = ledger.routes.get_mut(&entry.id) {
                 route.counted = Amount { messages: entry.messages, bytes: entry.bytes };
+                (route.from, route.to) = (Offset(0), checkpoint.head.next_offset);
             }
         }
         for entry in &checkpoint.queues {
@@ -172,6 +185,7 @@ impl Ledger {
                 route.queues = queues;
             }
         }
+        ledger.find_closed(checkpoint);
         Ok(ledger)
     }
 
@@ -267,6 +281,8 @@ impl Ledger {
         for count in index.routes() {
             if let Some(route) = self.routes.get_mut(&count.route) {
                 Self::route_changes(&mut self.capturing, count.route, route);
+                route.from = route.from.min(index.first_offset);
+                route.to = index.end_offset();
                 let amount = Amount { messages: count.messages.into(), bytes: count.bytes };
                 route.counted = route.counted.plus(amount);
                 self.live.add(index.segment, amount, route.queues);
@@ -345,7 +361,7 @@ impl Ledger {
                 self.next.group = self.next.group.max(id.0 + 1);
                 let (key, arguments) = (key.to_vec(), arguments.to_vec());
                 let entry = Arc::new(GroupEntry { id, exchange, kind, key, arguments });
-                self.groups.insert(id, Group { entry: Some(entry), routes: Vec::new() });
+                self.groups.insert(id, Group { entry: Some(entry), ..Group::default() });
             }
             Control::Bind { group, queue, from } => {
                 self.queue_changes(queue);
@@ -357,6 +373,8 @@ impl Ledger {
             Control::Unbind { group, queue, to } => {
                 self.queue_changes(queue);
                 self.unbind(group, queue, to);
+                let found = self.queues.get(&queue);
+                effects.unbound.extend(found.map(|queue| (group, Arc::clone(queue))));
             }
             Control::Ack { queue, messages, bytes, acks } => {
                 if let Some(queue) = self.changing(queue, number).cloned() {
@@ -407,6 +425,7 @@ impl Ledger {
         self.next.queue = self.next.queue.max(id.0 + 1);
         self.next.group = self.next.group.max(group.0 + 1);
         self.owners.insert(group, id);
+        self.gains_members(group, 1);
         for route in self.routes_through(group) {
             self.gains(route, 1);
         }
@@ -419,13 +438,19 @@ impl Ledger {
                 group.routes.push(route);
             } else {
                 // A queue's own group is known only once its queue is; recovery adds those last.
-                self.groups.insert(*group, Group { entry: None, routes: vec![route] });
+                let members = u64::from(self.owners.contains_key(group));
+                self.groups.insert(*group, Group { entry: None, routes: vec![route], members });
             }
         }
         log.define_route(route, Arc::clone(&groups));
         let queues = self.members_of(&groups);
-        let counted = Amount::default();
-        self.routes.insert(route, Route { groups, counted, queues, transient: false });
+        let (counted, transient) = (Amount::default(), false);
+        let (from, to) = (Offset(u64::MAX), Offset(0));
+        let defined = Route { groups, counted, queues, transient, from, to };
+        if self.is_closed(&defined.groups) {
+            self.closed.add(route);
+        }
+        self.routes.insert(route, defined);
     }
 
     /// A route of transient messages: of this epoch, or, while the log is read, of an earlier one.
@@ -492,7 +517,9 @@ impl Ledger {
             }
         }
         state.join(group, from);
+        drop(state);
         self.holders.entry(group).or_default().insert(queue.id);
+        self.gains_members(group, 1);
     }
 
     /// Ends a membership: what its routes counted while it lasted stays the queue's.
@@ -521,6 +548,8 @@ impl Ledger {
         if !state.members.iter().any(|member| member.group == group) {
             self.no_longer_held(group, queue.id);
         }
+        drop(state);
+        self.gains_members(group, -1);
     }
 
     fn no_longer_held(&mut self, group: GroupId, queue: QueueId) {
@@ -602,6 +631,9 @@ impl Ledger {
         }
         for member in &state.members {
             self.no_longer_held(member.group, queue.id);
+        }
+        for group in state.groups() {
+            self.gains_members(group, -1);
         }
         self.owners.remove(&queue.group);
         self.departures.push(Departure::of(&state, to, Vec::new()));

@@ -204,6 +204,17 @@ impl Log {
         self.routes.write().unwrap_or_else(PoisonError::into_inner).insert(route, groups);
     }
 
+    /// Forgets routes of which no segment has a message.
+    pub(crate) fn forget_routes(&self, routes: &[RouteId]) {
+        let mut known = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        for route in routes {
+            known.remove(route);
+        }
+        if known.len() < known.capacity() / 4 {
+            known.shrink_to_fit();
+        }
+    }
+
     /// The binding groups that a route stands for.
     pub(crate) fn route_groups(&self, route: RouteId) -> Option<Arc<[GroupId]>> {
         self.routes.read().unwrap_or_else(PoisonError::into_inner).get(&route).cloned()

@@ -182,6 +182,27 @@ impl Tables {
         }
     }
 
+    /// Those of some things with a route that no message takes.
+    pub(crate) fn retain_unled<T>(
+        &self,
+        mut all: Vec<T>,
+        route_of: impl Fn(&T) -> (&[GroupId], RouteId),
+    ) -> Vec<T> {
+        let mut own = None;
+        all.retain(|one| {
+            let (groups, route) = route_of(one);
+            let [lasting, transient] = [&self.routes, &self.transient_routes];
+            if lasting.get(groups) != Some(route) && transient.get(groups) != Some(route) {
+                return true;
+            }
+            // It may not be forgotten yet although one of its groups is.
+            let own: &HashSet<GroupId> =
+                own.get_or_insert_with(|| self.queues.values().map(|queue| queue.own).collect());
+            !groups.iter().all(|group| self.groups.contains_key(group) || own.contains(group))
+        });
+        all
+    }
+
     /// Forgets the routes of which a group is gone.
     fn retain_routes(&mut self) {
         let own: HashSet<GroupId> = self.queues.values().map(|queue| queue.own).collect();
