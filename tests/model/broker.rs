@@ -103,7 +103,7 @@ impl Broker {
     }
 
     /// The time since the beginning.
-    pub(super) fn now(&self) -> Duration {
+    pub(crate) fn now(&self) -> Duration {
         self.now
     }
 

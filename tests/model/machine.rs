@@ -15,6 +15,7 @@ use crate::{
     broker::{Answer, Broker, Got},
     choice,
     compare::compare,
+    cut::cut_power_in_a_round,
     operations::{End, Every, Operation, Sent, Settle},
     queue::{Death, Flag, Place, Reason},
 };
@@ -135,18 +136,14 @@ impl StateMachineTest for Machine {
 
     /// All that is left comes, in its order, also after the power was cut.
     fn teardown(mut machine: Self, mut broker: Broker) {
-        let mut both = |operation: &Operation| {
-            broker.apply(operation);
-            machine.apply(&broker, operation);
-            compare(machine.engine(), &broker);
-            broker.answer.clone()
-        };
-        both(&Operation::Again(End::PowerCut));
+        machine.both(&mut broker, &Operation::Again(End::PowerCut));
+        cut_power_in_a_round(&machine.disk, &broker);
         for seconds in [1, 200] {
-            both(&Operation::Advance { seconds });
+            machine.both(&mut broker, &Operation::Advance { seconds });
             for queue in choice::QUEUES {
-                both(&Operation::Peek { queue });
-                while matches!(both(&Operation::Get { queue }), Answer::Message(Some(_))) {}
+                machine.both(&mut broker, &Operation::Peek { queue });
+                let got = |answer| matches!(answer, Answer::Message(Some(_)));
+                while got(machine.both(&mut broker, &Operation::Get { queue })) {}
             }
         }
     }
@@ -170,8 +167,21 @@ fn payload(birth: Place, bytes: usize) -> Vec<u8> {
     birth.to_le_bytes().into_iter().chain(noise).collect()
 }
 
-fn birth_of(payload: &[u8]) -> Place {
+pub(crate) fn birth_of(payload: &[u8]) -> Place {
     Place::from_le_bytes(*payload.first_chunk().expect("a payload begins with its number"))
+}
+
+/// Without threads, with everything as small as it may be.
+pub(crate) fn config() -> Config {
+    Config {
+        segment_bytes_max: 64 << 10,
+        segments_ahead: 1,
+        window_bytes_max: 1 << 20,
+        buffer_bytes_max: 1 << 20,
+        checkpoint_log_bytes: 64 << 10,
+        stepped: true,
+        ..Config::default()
+    }
 }
 
 impl Machine {
@@ -180,17 +190,16 @@ impl Machine {
     }
 
     fn open(&mut self) {
-        let config = Config {
-            segment_bytes_max: 64 << 10,
-            segments_ahead: 1,
-            window_bytes_max: 1 << 20,
-            buffer_bytes_max: 1 << 20,
-            checkpoint_log_bytes: 64 << 10,
-            stepped: true,
-            ..Config::default()
-        };
         let clock = Arc::clone(&self.clock);
-        self.engine = Some(Engine::open_on(Arc::new(self.disk.clone()), clock, config).unwrap());
+        self.engine = Some(Engine::open_on(Arc::new(self.disk.clone()), clock, config()).unwrap());
+    }
+
+    /// Makes a call on the broker and on the engine, and compares everything.
+    fn both(&mut self, broker: &mut Broker, operation: &Operation) -> Answer {
+        broker.apply(operation);
+        self.apply(broker, operation);
+        compare(self.engine(), broker);
+        broker.answer.clone()
     }
 
     /// Makes a call, and compares its answer with that of the broker, which has made it.

@@ -8,8 +8,9 @@
 //! sequence.
 //!
 //! Nothing is left to chance: time passes where a call says so, and only there the background works,
-//! once. Before a crash all that is in doubt is made durable: what becomes of it else is the business
-//! of the simulation and of the crash tests.
+//! once. Before a crash all that is in doubt is made durable, but at the end, where [`cut`] cuts power
+//! within a round of the background. What becomes of doubts else is the business of the simulation and
+//! of the crash tests.
 //!
 //! `FANLOG_MODEL_CASES=100000` runs more.
 
@@ -19,6 +20,7 @@ mod broker;
 mod choice;
 mod compare;
 mod consuming;
+mod cut;
 mod letters;
 mod machine;
 mod operations;
