@@ -7,6 +7,7 @@
 mod again;
 mod cuts;
 mod liar;
+mod past;
 mod quarantine;
 mod recovery;
 mod stepped;

@@ -266,7 +266,6 @@ impl PastWorld {
         }
         if !kept.is_empty() && self.random.chance(30) {
             // Rewound under the consumer's hands.
-            self.doubt = Doubt::Nothing;
             last.take().map_or(Ok(()), |ack| ack.wait())?;
             self.queues[queue].wanted.retain(|offset| !acked.contains(offset));
             acked.clear();
