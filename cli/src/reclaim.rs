@@ -169,6 +169,7 @@ struct Segment {
 #[derive(Serialize)]
 struct Holder {
     queue: String,
+    history: bool,
     messages: u64,
     bytes: u64,
     oldest_offset: u64,
@@ -196,6 +197,7 @@ impl From<&Pin> for Holder {
     fn from(pin: &Pin) -> Self {
         Self {
             queue: pin.queue.clone(),
+            history: pin.history,
             messages: pin.messages,
             bytes: pin.bytes,
             oldest_offset: pin.oldest_offset.0,
@@ -270,8 +272,9 @@ impl Why {
 impl Holder {
     fn cells(&self) -> [Cell; 6] {
         let consumer = self.consumer.as_deref().unwrap_or("");
+        let of = if self.history { " (history)" } else { "" };
         [
-            Cell::new(one_line(&self.queue)),
+            Cell::new(format!("{}{of}", one_line(&self.queue))),
             number(self.messages),
             number(HumanBytes(self.bytes)),
             number(self.oldest_offset),

@@ -3,6 +3,8 @@
 //! In: messages that were settled. Out: control records, one for each segment in which something was
 //! acked, as an ack record speaks of one segment.
 
+use std::ops::Range;
+
 use fanlog_segment_format::{Offset, QueueId, ack::AckBytes, control::Control};
 
 use crate::{
@@ -34,6 +36,19 @@ impl PendingAcks {
     pub(crate) fn insert(&mut self, log: &Log, claim: &Claim) {
         self.acks.insert(claim.from, claim.offset.0 + 1);
         self.note(log, claim.offset, claim.amount());
+    }
+
+    /// Adds all that the queue has in a stretch of the log; its messages there, one of which is at
+    /// `offset`, lie in one segment.
+    pub(crate) fn insert_all(
+        &mut self,
+        log: &Log,
+        stretch: Range<Offset>,
+        offset: Offset,
+        amount: Amount,
+    ) {
+        self.acks.insert(stretch.start.0, stretch.end.0);
+        self.note(log, offset, amount);
     }
 
     /// Counts an acked message with its segment.

@@ -67,8 +67,10 @@ pub struct SegmentPins {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pin {
-    /// The queue.
+    /// The queue; of a history, the exchange that keeps it.
     pub queue: String,
+    /// It is the history of an exchange.
+    pub history: bool,
     /// Messages in the segment that it has not durably acked.
     pub messages: u64,
     /// Their payload bytes.
@@ -105,8 +107,9 @@ struct Seen {
     at: Duration,
     batch: u64,
     oldest: Option<Oldest>,
-    /// Everything below is acked, and acks are never taken back.
+    /// Everything below is acked, and acks are taken back by rewinds alone: how many there were.
     from: Offset,
+    rewinds: u64,
 }
 
 impl OldestSeen {
@@ -119,7 +122,9 @@ impl OldestSeen {
         {
             return seen.oldest;
         }
-        let from = seen.map_or(Offset(0), |seen| seen.from);
+        let rewinds = core.ledger().rewinds();
+        let from = seen.filter(|seen| seen.rewinds == rewinds);
+        let from = from.map_or(Offset(0), |seen| seen.from);
         let end = core.log.visible();
         let (oldest, from) = match find_oldest(core, from) {
             Ok(Some(oldest)) => (Some(oldest), oldest.offset),
@@ -127,7 +132,7 @@ impl OldestSeen {
             // What can't be read now is looked for again.
             Err(_) => (None, from),
         };
-        *seen = Some(Seen { at: now, batch, oldest, from });
+        *seen = Some(Seen { at: now, batch, oldest, from, rewinds });
         oldest
     }
 }
@@ -153,14 +158,15 @@ fn find_oldest(core: &Core, from: Offset) -> Result<Option<Oldest>> {
     Ok(None)
 }
 
-/// The first message listed, at or past `from`, that a queue has not acked.
+/// The first message listed, at or past `from`, that a queue has not acked. What a history keeps waits
+/// for nobody.
 fn first_unacked(core: &Core, listing: &Listing, from: Offset) -> Option<Offset> {
     let mut first: Option<u64> = None;
     for at in 0..listing.routes() {
         let (route, amount) = listing.route(at);
         let Some(groups) = core.log.route_groups(route) else { continue };
         let queues = core.ledger().holders_of(&groups);
-        for queue in queues {
+        for queue in queues.into_iter().filter(|queue| !queue.is_history()) {
             let missing = queue.ledger().acks.first_missing(from.0);
             if first.is_some_and(|first| first <= missing) {
                 continue;
@@ -392,6 +398,7 @@ fn pin(core: &Core, share: Share) -> Result<Pin> {
     drop(dispatch);
     Ok(Pin {
         queue: queue.name.to_string(),
+        history: queue.is_history(),
         messages: left.messages,
         bytes: left.bytes,
         oldest_offset: oldest,

@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
@@ -257,6 +258,23 @@ impl Queue {
             dirty.settled = dirty.settled.plus(claim.amount());
         }
         self.enlist(dirty, list)
+    }
+
+    /// Takes note that all that it has in a stretch of the log is acked; its messages there, one of
+    /// which is at `offset`, lie in one segment. Returns whether that is the first that anyone waits
+    /// to be written.
+    pub(crate) fn ack_all(
+        self: &Arc<Self>,
+        list: &DirtyQueues,
+        log: &Log,
+        stretch: Range<Offset>,
+        offset: Offset,
+        amount: Amount,
+    ) -> bool {
+        let mut dirty = self.dirty();
+        dirty.acks.insert_all(log, stretch, offset, amount);
+        dirty.settled = dirty.settled.plus(amount);
+        self.enlist(dirty, list).1
     }
 
     /// Drops everything below `to` but what is `kept`. Of `sent`, what the queue got below `to`

@@ -82,7 +82,8 @@ pub struct Stats {
     pub segments_left_alone: u64,
     /// Bytes of files that were removed or could not be reused while readers hold them.
     pub deleted_but_held_bytes: u64,
-    /// How long ago the oldest message was published that some queue has not durably acked; `None`
+    /// How long ago the oldest message was published that some queue has not durably acked, what only
+    /// a history keeps left out; `None`
     /// if there is none, or its bytes are damaged. Which message that is was found at most a second
     /// ago: it is looked for when somebody asks and the log has changed.
     pub oldest_unacked_age: Option<Duration>,

@@ -203,6 +203,61 @@ fn a_history_keeps_no_more_bytes_than_it_is_to() {
 }
 
 #[test]
+fn what_is_far_beyond_the_limit_goes_by_whole_segments() {
+    let machine = Machine::new();
+    let engine = machine.open();
+    let options = keeping(History::of_bytes(50_000));
+    engine.declare_exchange_with("news", ExchangeKind::Fanout, &options).unwrap();
+    let publisher = engine.publisher();
+    let message = Message::new("news", "", &[7; 50]);
+    for _ in 0..20 {
+        let tickets = (0..1000).map(|_| publisher.publish(&message).unwrap());
+        for ticket in tickets.collect::<Vec<_>>() {
+            ticket.wait().unwrap();
+        }
+        settle(&engine);
+    }
+    // Message by message this were twenty rounds.
+    for _ in 0..3 {
+        machine.clock.advance(Duration::from_millis(200));
+        settle(&engine);
+    }
+    sound(&engine);
+    engine.declare_queue("late").unwrap();
+    let landed = bind_from(&engine, "late", "", StartAt::Earliest);
+    assert!((1000..2500).contains(&landed.messages), "{landed:?}");
+    assert_eq!(landed.offset.0 + landed.messages, 20_000);
+    sound(&engine);
+    let engine = machine.power_cut().open();
+    assert_eq!(engine.queue("late").unwrap().messages, landed.messages);
+    sound(&engine);
+}
+
+#[test]
+fn whoever_asks_what_keeps_the_disk_is_told_of_histories() {
+    let (machine, engine) = with_news(ExchangeKind::Fanout);
+    engine.declare_queue("jobs").unwrap();
+    engine.bind("jobs", "news", "").unwrap();
+    publish(&engine, "", "a");
+    let consumer = consume(&engine, "jobs", 10);
+    machine.clock.advance(Duration::from_mins(1));
+    assert_eq!(engine.stats().oldest_unacked_age, Some(Duration::from_mins(1)));
+    ack(ready(&consumer));
+    let pins = engine.pins(10, 10).unwrap();
+    let pin = &pins.segments[0].queues[0];
+    assert_eq!((pin.queue.as_str(), pin.history, pin.messages), ("news", true, 1));
+    machine.clock.advance(Duration::from_mins(1));
+    publish(&engine, "", "b");
+    ack(ready(&consumer));
+    machine.clock.advance(Duration::from_mins(1));
+    assert_eq!(engine.stats().oldest_unacked_age, None, "a history waits for nobody");
+    engine.rewind("jobs", StartAt::Earliest).unwrap();
+    machine.clock.advance(Duration::from_secs(2));
+    let age = Duration::from_mins(3) + Duration::from_secs(2);
+    assert_eq!(engine.stats().oldest_unacked_age, Some(age));
+}
+
+#[test]
 fn a_history_keeps_messages_no_longer_than_it_is_to() {
     let machine = Machine::new();
     let engine = machine.open();

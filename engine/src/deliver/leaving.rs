@@ -114,7 +114,7 @@ impl Leaving {
 /// What makes a message leave instead of being dealt.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    ttl_us: Option<u64>,
+    pub(super) ttl_us: Option<u64>,
     /// Its time begins when the message is published, not when it falls due.
     is_history: bool,
     delivery_limit: Option<u32>,
@@ -250,6 +250,7 @@ pub(crate) fn trim(core: &Core, queue: &Arc<Queue>) -> Result<(usize, Option<u64
     if !dispatch.goes_on(queue) {
         return Ok((0, None));
     }
+    let outdated = dispatch.drop_outdated(core, queue)?;
     if let Some(leaving) = dispatch.leaving.get_mut().filter(|leaving| leaving.any()) {
         leaving.go_on(core, queue)?;
         // Consumers may have waited for that.
@@ -260,7 +261,7 @@ pub(crate) fn trim(core: &Core, queue: &Arc<Queue>) -> Result<(usize, Option<u64
     if dispatch.consumers() == 0 {
         dispatch.source.rest();
     }
-    Ok((expired + dropped, next_us))
+    Ok((outdated + expired + dropped, next_us))
 }
 
 /// The next message to be dealt; what must not be dealt any more leaves.

@@ -25,6 +25,7 @@ mod hold;
 mod leaving;
 mod level;
 mod options;
+mod outdated;
 pub(crate) mod overdue;
 mod purge;
 mod reader;

@@ -293,6 +293,11 @@ impl Reader {
         }
     }
 
+    /// One past the last message read: where the ack of the next one begins.
+    pub(super) fn ack_from(&self) -> Offset {
+        Offset(self.after_last)
+    }
+
     /// Goes on at `offset`, if it is not there yet: what lies before it was dropped.
     pub(crate) fn skip_to(&mut self, offset: Offset) {
         self.delayed = None;

@@ -69,6 +69,12 @@ impl Source {
         }
     }
 
+    /// The one cursor of a queue that tells no priorities apart.
+    pub(super) fn only(&mut self, queue: &Queue) -> Option<&mut Reader> {
+        self.begin(queue);
+        self.readers.first_mut()
+    }
+
     fn begin(&mut self, queue: &Queue) {
         if self.readers.is_empty() {
             self.readers = Reader::of_levels(queue);

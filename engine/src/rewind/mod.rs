@@ -234,7 +234,8 @@ fn hold(core: &Arc<Core>, held: &mut Held, queue: &Arc<Queue>) -> Result<Offset>
 
 /// Where to begin in a history, and whether that is not where it was asked for.
 fn start(core: &Arc<Core>, history: &Queue, at: StartAt) -> Result<(Offset, bool)> {
-    let (floor, end) = (history.ledger().floor(), core.log.visible());
+    // It is acked in the order of the log.
+    let (floor, end) = (Offset(history.ledger().acks.end()), core.log.visible());
     let floor = floor.min(end);
     Ok(match at {
         StartAt::Latest => (end, false),
