@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use fanlog::{ErrorKind, ExchangeKind, ExchangeOptions, QueueOptions};
+use fanlog::{DeleteQueue, ErrorKind, ExchangeKind, ExchangeOptions, QueueOptions};
 
 use crate::{
     consuming::Held,
@@ -130,9 +130,9 @@ impl Broker {
                 let lead = self.lead(destination, source, *pattern);
                 lead.and_then(|lead| known(self.topology.leads.remove(&lead)))
             }
-            Operation::DeleteExchange { name } => self.delete_exchange(name),
+            Operation::DeleteExchange { name, if_unused } => self.delete_exchange(name, *if_unused),
             Operation::DeclareQueue { name, options } => self.declare_queue(name, options),
-            Operation::DeleteQueue { name } => self.delete_queue(name),
+            Operation::DeleteQueue { name, conditions } => self.delete_queue_if(name, *conditions),
             Operation::Bind { queue, exchange, pattern } => self.bind(queue, exchange, *pattern),
             Operation::Unbind { queue, exchange, pattern } => {
                 self.unbind(queue, exchange, *pattern)
@@ -155,6 +155,10 @@ impl Broker {
             Operation::Peek { queue } => {
                 let now = self.now;
                 self.queue(queue).map(|queue| Answer::Messages(queue.peek(now)))
+            }
+            Operation::SettleMultiple { place, how } => {
+                self.settle_multiple(place.index(self.held.len()), *how);
+                Ok(Answer::Done)
             }
             Operation::Settle { place, how } => {
                 self.settle(place.index(self.held.len()), *how);
@@ -229,10 +233,25 @@ impl Broker {
         Ok(Answer::Done)
     }
 
-    fn delete_exchange(&mut self, name: &str) -> Result<Answer, ErrorKind> {
+    fn delete_exchange(&mut self, name: &str, if_unused: bool) -> Result<Answer, ErrorKind> {
+        self.exchange(name)?;
+        if if_unused && self.topology.sources().contains(name) {
+            return Err(ErrorKind::InUse);
+        }
         self.topology.exchanges.remove(name).ok_or(ErrorKind::NotFound)?;
         self.topology.forget_exchange(name);
         Ok(Answer::Done)
+    }
+
+    fn delete_queue_if(
+        &mut self,
+        name: &str,
+        conditions: DeleteQueue,
+    ) -> Result<Answer, ErrorKind> {
+        let queue = self.queue(name)?;
+        let used = conditions.if_unused && queue.roster.len() > 0;
+        let not_empty = conditions.if_empty && queue.entries.iter().any(Entry::waits);
+        if used || not_empty { Err(ErrorKind::InUse) } else { self.delete_queue(name) }
     }
 
     pub(super) fn delete_queue(&mut self, name: &str) -> Result<Answer, ErrorKind> {

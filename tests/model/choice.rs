@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fanlog::{ExchangeKind, ExchangeOptions, Overflow, QueueOptions};
+use fanlog::{DeleteQueue, Durability, ExchangeKind, ExchangeOptions, Overflow, QueueOptions};
 use proptest::{option, prelude::*, sample::Index};
 
 use crate::{
@@ -83,9 +83,14 @@ fn message() -> impl Strategy<Value = Sent> {
     let delay = prop_oneof![5 => Just(0_u64), 1 => 1_u64..200];
     let ttl = option::weighted(0.15, 1_u64..100);
     let priority = prop_oneof![2 => Just(0_u8), 1 => 0_u8..5];
-    let kept = (prop::bool::weighted(0.1), prop::bool::weighted(0.1));
+    let durability = prop_oneof![
+        8 => Just(Durability::Synced),
+        1 => Just(Durability::Buffered),
+        1 => Just(Durability::Transient),
+    ];
+    let kept = (durability, prop::bool::weighted(0.1));
     (address(), headers(), bytes(), delay, ttl, priority, kept).prop_map(
-        |((exchange, key), headers, bytes, delay, ttl, priority, (transient, optional))| Sent {
+        |((exchange, key), headers, bytes, delay, ttl, priority, (durability, optional))| Sent {
             exchange,
             key,
             headers,
@@ -93,7 +98,7 @@ fn message() -> impl Strategy<Value = Sent> {
             delay,
             ttl,
             priority,
-            transient,
+            durability,
             optional,
         },
     )
@@ -183,8 +188,12 @@ fn topology() -> impl Strategy<Value = Operation> {
         3 => declare_queue,
         3 => bind,
         1 => unbind,
-        1 => exchange().prop_map(|name| Operation::DeleteExchange { name }),
-        1 => queue().prop_map(|name| Operation::DeleteQueue { name }),
+        1 => (exchange(), any::<bool>())
+            .prop_map(|(name, if_unused)| Operation::DeleteExchange { name, if_unused }),
+        1 => (queue(), any::<bool>(), any::<bool>()).prop_map(|(name, if_unused, if_empty)| {
+            let conditions = DeleteQueue { if_unused, if_empty };
+            Operation::DeleteQueue { name, conditions }
+        }),
     ]
 }
 
@@ -193,7 +202,7 @@ pub(crate) fn next(broker: &Broker) -> BoxedStrategy<Operation> {
     let last = broker.last_sequence();
     let numbered =
         (last.saturating_sub(1).max(1)..last + 3, message()).prop_map(|(sequence, message)| {
-            let message = Sent { transient: false, ..message };
+            let message = Sent { durability: Durability::Synced, ..message };
             Operation::PublishNumbered { sequence, message }
         });
     let batch = prop::collection::vec(message(), 1..5).prop_map(Operation::PublishBatch);
@@ -206,6 +215,8 @@ pub(crate) fn next(broker: &Broker) -> BoxedStrategy<Operation> {
         2 => Just(Settle::Requeue),
         2 => Just(Settle::Reject),
     ];
+    let multiple = (any::<Index>(), how.clone())
+        .prop_map(|(place, how)| Operation::SettleMultiple { place, how });
     let settle = (any::<Index>(), how).prop_map(|(place, how)| Operation::Settle { place, how });
     let end = prop_oneof![Just(End::Close), Just(End::Kill), Just(End::PowerCut)];
     let subscription = (1_u32..4, 0_i32..2, prop::bool::weighted(0.1))
@@ -224,6 +235,7 @@ pub(crate) fn next(broker: &Broker) -> BoxedStrategy<Operation> {
         1 => any::<Index>().prop_map(|which| Operation::Cancel { which }),
         1 => queue().prop_map(|queue| Operation::Peek { queue }),
         held => settle,
+        1 => multiple,
         3 => transaction,
         11 => topology(),
         1 => queue().prop_map(|queue| Operation::Purge { queue }),

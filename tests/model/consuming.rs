@@ -19,7 +19,7 @@ pub(crate) struct Held {
     pub(crate) queue: String,
     pub(crate) place: Place,
     /// Who, if it is a consumer.
-    consumer: Option<u64>,
+    pub(crate) consumer: Option<u64>,
 }
 
 /// A consumer.
@@ -225,6 +225,17 @@ impl Broker {
         entry.at = At::Hand;
         let Entry { place, birth, flag, ref deaths, .. } = *entry;
         Got { place, birth, flag, deaths: deaths.clone() }
+    }
+
+    /// Settles a message that a consumer has, and all that it got before.
+    pub(super) fn settle_multiple(&mut self, at: usize, how: Settle) {
+        let consumer = self.held[at].consumer;
+        let its = |held: &Held| held.consumer == consumer;
+        let count = self.held[..=at].iter().filter(|held| its(held)).count();
+        for _ in 0..count {
+            let first = self.held.iter().position(its).expect("there are so many");
+            self.settle(first, how);
+        }
     }
 
     pub(super) fn settle(&mut self, at: usize, how: Settle) {

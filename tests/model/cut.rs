@@ -11,7 +11,8 @@ use fanlog::{
 
 use crate::{
     broker::Broker,
-    machine::{birth_of, config},
+    machine::config,
+    message::birth_of,
     operations::{End, Operation},
     queue::{Entry, Place, Queue},
 };

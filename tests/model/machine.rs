@@ -3,8 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use fanlog::{
-    Config, Consumer, ConsumerOptions, Delivery, Engine, Error, ExchangeKind, Message, Table,
-    TableRef, Value,
+    Config, Consumer, ConsumerOptions, Delivery, Engine, Error, ExchangeKind, Message,
     clock::ManualClock,
     storage::{CrashMode, MemoryStorage},
 };
@@ -16,8 +15,9 @@ use crate::{
     choice,
     compare::compare,
     cut::cut_power_in_a_round,
+    message::{Parts, birth_of, deaths, payload},
     operations::{End, Every, Operation, Sent, Settle},
-    queue::{Death, Flag, Place, Reason},
+    queue::{Flag, Place},
 };
 
 /// Consumers at a time.
@@ -64,6 +64,10 @@ impl ReferenceStateMachine for Broker {
     fn preconditions(state: &Self, operation: &Operation) -> bool {
         match operation {
             Operation::Settle { .. } => !state.held().is_empty(),
+            Operation::SettleMultiple { place, .. } => {
+                let held = state.held();
+                !held.is_empty() && held[place.index(held.len())].consumer.is_some()
+            }
             Operation::Consume { queue, .. } => {
                 state.is_certain(queue) && state.consumers().len() < CONSUMERS_MAX
             }
@@ -159,16 +163,6 @@ fn agree(found: &Answer, expected: &Answer) -> bool {
         }
         _ => found == expected,
     }
-}
-
-/// Its number, then bytes that only it has.
-fn payload(birth: Place, bytes: usize) -> Vec<u8> {
-    let noise = (8_u64..bytes as u64).map(|at| (birth * 31 + at * 7).to_le_bytes()[0]);
-    birth.to_le_bytes().into_iter().chain(noise).collect()
-}
-
-pub(crate) fn birth_of(payload: &[u8]) -> Place {
-    Place::from_le_bytes(*payload.first_chunk().expect("a payload begins with its number"))
 }
 
 /// Without threads, with everything as small as it may be.
@@ -279,6 +273,9 @@ impl Machine {
                     Settle::Reject => held.delivery.nack(false)?,
                 }
             }
+            Operation::SettleMultiple { place, how } => {
+                self.settle_multiple(place.index(self.held.len()), *how)?;
+            }
             Operation::Purge { queue } => return Ok(Answer::Purged(engine.purge_queue(queue)?)),
             Operation::Checkpoint => engine.checkpoint()?,
             Operation::Reclaim => {
@@ -290,6 +287,27 @@ impl Machine {
             change => self.change(change)?,
         }
         Ok(Answer::Done)
+    }
+
+    fn settle_multiple(&mut self, at: usize, how: Settle) -> Result<(), Error> {
+        let tag = self.held[at].delivery.tag();
+        let consumer = self.held[at].consumer.clone();
+        let (its, others): (Vec<Held>, Vec<Held>) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition(|held| held.consumer == consumer && held.delivery.tag() <= tag);
+        self.held = others;
+        for held in its {
+            held.delivery.keep();
+        }
+        let mut consumers = self.consumers.iter().map(|(_, consumer)| consumer);
+        let consumer = consumers.find(|one| Some(one.tag()) == consumer.as_deref());
+        let consumer = consumer.expect("it is there");
+        match how {
+            Settle::Ack { wait: true } => consumer.ack_multiple(tag)?.wait(),
+            Settle::Ack { wait: false } => consumer.ack_multiple(tag).map(drop),
+            Settle::Requeue => consumer.nack_multiple(tag, true),
+            Settle::Reject => consumer.nack_multiple(tag, false),
+        }
     }
 
     /// Changes the topology.
@@ -307,11 +325,16 @@ impl Machine {
                 let arguments = pattern.arguments();
                 engine.unbind_exchange(destination, source, pattern.key, &arguments)?;
             }
-            Operation::DeleteExchange { name } => engine.delete_exchange(name)?,
+            Operation::DeleteExchange { name, if_unused: true } => {
+                engine.delete_exchange_if_unused(name)?;
+            }
+            Operation::DeleteExchange { name, .. } => engine.delete_exchange(name)?,
             Operation::DeclareQueue { name, options } => {
                 engine.declare_queue_with(name, options)?;
             }
-            Operation::DeleteQueue { name } => engine.delete_queue(name)?,
+            Operation::DeleteQueue { name, conditions } => {
+                engine.delete_queue_with(name, *conditions)?;
+            }
             Operation::Bind { queue, exchange, pattern } => {
                 engine.bind_with(queue, exchange, pattern.key, &pattern.arguments())?;
             }
@@ -384,7 +407,7 @@ impl Machine {
         match end {
             End::Close => drop(engine.close(Duration::from_secs(10))?),
             End::Kill => self.disk = self.disk.crash_image(0, CrashMode::KeepAll),
-            End::PowerCut => self.disk = self.disk.crash_image(0, CrashMode::LoseUnsynced),
+            End::PowerCut => self.disk = self.disk.crash_image(self.next_place, CrashMode::Random),
         }
         // What it does from here on is on the other disk.
         self.held.clear();
@@ -393,46 +416,4 @@ impl Machine {
         self.open();
         Ok(())
     }
-}
-
-/// What a message borrows.
-struct Parts {
-    payload: Vec<u8>,
-    headers: Table,
-}
-
-impl Parts {
-    fn of(message: &Sent, birth: Place) -> Self {
-        let headers = message.headers.iter();
-        let headers = headers.fold(Table::new(), |table, (name, value)| table.with(name, *value));
-        Self { payload: payload(birth, message.bytes), headers }
-    }
-
-    fn message<'a>(&'a self, message: &Sent) -> Message<'a> {
-        let Sent { exchange, key, delay, ttl, priority, transient, optional, .. } = *message;
-        let mut made = Message::new(exchange, key, &self.payload)
-            .headers(self.headers.as_bytes())
-            .delay(Duration::from_secs(delay))
-            .priority(priority);
-        made.mandatory = !optional;
-        made.ttl = ttl.map(Duration::from_secs);
-        if transient { made.transient() } else { made }
-    }
-}
-
-/// The history of a message that was dead-lettered.
-fn deaths(headers: &[u8]) -> Vec<Death> {
-    let headers = TableRef::new(headers).unwrap();
-    let Some(Value::Array(deaths)) = headers.get("x-death") else { return Vec::new() };
-    let of = |death: Value<'_>| {
-        let Value::Table(death) = death else { panic!("{death:?}") };
-        let text = |key| death.get(key).and_then(Value::as_text).unwrap();
-        let reasons = [Reason::Rejected, Reason::Expired, Reason::MaxLength, Reason::DeliveryLimit];
-        Death {
-            queue: text("queue").to_owned(),
-            reason: reasons.into_iter().find(|one| one.name() == text("reason")).unwrap(),
-            count: death.get("count").and_then(Value::as_integer).unwrap(),
-        }
-    };
-    deaths.iter().map(of).collect()
 }

@@ -23,6 +23,7 @@ mod consuming;
 mod cut;
 mod letters;
 mod machine;
+mod message;
 mod operations;
 mod publishing;
 mod queue;

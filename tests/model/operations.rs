@@ -1,6 +1,6 @@
 //! The calls that a sequence is made of.
 
-use fanlog::{ExchangeKind, ExchangeOptions, QueueOptions};
+use fanlog::{DeleteQueue, Durability, ExchangeKind, ExchangeOptions, QueueOptions};
 use proptest::prelude::*;
 
 use crate::routing::{Headers, Pattern};
@@ -61,7 +61,7 @@ pub(crate) struct Sent {
     /// Seconds.
     pub(crate) ttl: Option<u64>,
     pub(crate) priority: u8,
-    pub(crate) transient: bool,
+    pub(crate) durability: Durability,
     /// It may go nowhere.
     pub(crate) optional: bool,
 }
@@ -87,6 +87,7 @@ pub(crate) enum Operation {
     },
     DeleteExchange {
         name: &'static str,
+        if_unused: bool,
     },
     DeclareQueue {
         name: &'static str,
@@ -94,6 +95,7 @@ pub(crate) enum Operation {
     },
     DeleteQueue {
         name: &'static str,
+        conditions: DeleteQueue,
     },
     Bind {
         queue: &'static str,
@@ -124,6 +126,11 @@ pub(crate) enum Operation {
     /// One of the consumers, by its place among them, asks for a message.
     Receive {
         which: prop::sample::Index,
+    },
+    /// Of the consumer that has one of those in hand: that one, and all that it got before.
+    SettleMultiple {
+        place: prop::sample::Index,
+        how: Settle,
     },
     /// One of the consumers goes.
     Cancel {

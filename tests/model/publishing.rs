@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fanlog::ErrorKind;
+use fanlog::{Durability, ErrorKind};
 
 use crate::{
     broker::{Answer, Broker},
@@ -103,7 +103,7 @@ impl Broker {
             key: message.key.to_owned(),
             headers: message.headers,
             priority: message.priority,
-            transient: message.transient,
+            durability: message.durability,
             since: self.now() + Duration::from_secs(message.delay),
             expiry: message.ttl.map(|ttl| self.now() + Duration::from_secs(ttl)),
             deaths: Vec::new(),
@@ -141,7 +141,7 @@ impl Broker {
             let place = self.next_place;
             self.next_place += 1;
             // What is not transient is synced, with all before it.
-            self.unwritten = entry.transient;
+            self.unwritten = entry.durability != Durability::Synced;
             for name in queues {
                 let queue = self.queues.get_mut(&name).expect("it was routed there");
                 queue.watched |= entry.expiry.is_some();

@@ -2,7 +2,7 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use fanlog::{Overflow, QueueOptions};
+use fanlog::{Durability, Overflow, QueueOptions};
 
 use crate::{consuming::Roster, routing::Headers};
 
@@ -66,7 +66,7 @@ pub(crate) struct Entry {
     pub(crate) key: String,
     pub(crate) headers: Headers,
     pub(crate) priority: u8,
-    pub(crate) transient: bool,
+    pub(crate) durability: Durability,
     /// From when on it can be delivered.
     pub(crate) since: Duration,
     /// When its own time is over.
@@ -127,7 +127,7 @@ impl Queue {
         self.watched = has_limits(&self.options);
         self.used = now;
         self.roster = Roster::default();
-        self.entries.retain(|entry| !entry.transient);
+        self.entries.retain(|entry| entry.durability != Durability::Transient);
         for entry in &mut self.entries {
             (entry.at, entry.old) = (At::Queue, true);
         }
