@@ -1,6 +1,12 @@
 //! Exchanges that keep what passes through them, and queues that begin in the past.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, UNIX_EPOCH},
+};
 
 use fanlog::{
     Delivery, Engine, Error, ExchangeKind, ExchangeOptions, History, Landed, Message, Offset,
@@ -8,7 +14,8 @@ use fanlog::{
 };
 
 use crate::support::{
-    Machine, consume, next, nothing, offsets, ready, settle, sound, texts, unacked,
+    self, Machine, consume, next, nothing, offsets, ready, settle, sound, start, texts, threaded,
+    unacked,
 };
 
 fn keeping(history: History) -> ExchangeOptions {
@@ -410,4 +417,76 @@ fn what_can_not_be_rewound_says_why_and_stays_as_it_is() {
         matches!(&error, Error::Mismatch { argument, .. } if argument == "x-history-max-bytes")
     );
     sound(&engine);
+}
+
+/// Publishers, consumers and transactions go on while queues are bound from the past and rewound: each
+/// late queue gets each message once, and nothing is miscounted.
+#[test]
+fn late_bindings_and_rewinds_among_threads_miss_nothing_and_double_nothing() {
+    const MESSAGES: u64 = 1500;
+    let engine = threaded();
+    let options = keeping(History::of_bytes(1 << 30));
+    engine.declare_exchange_with("news", ExchangeKind::Topic, &options).unwrap();
+    for name in ["jobs", "done"] {
+        engine.declare_queue(name).unwrap();
+    }
+    engine.bind("jobs", "news", "#").unwrap();
+    let publishers: Vec<_> = (0..3)
+        .map(|number| {
+            let engine = engine.clone();
+            start(move || {
+                let publisher = engine.publisher();
+                let key = ["a.1", "a.2", "b"][number];
+                for _ in 0..MESSAGES {
+                    publisher.publish(&Message::new("news", key, b"text")).unwrap().wait().unwrap();
+                }
+            })
+        })
+        .collect();
+    let over = Arc::new(AtomicBool::new(false));
+    let consumers: Vec<_> = (0..2)
+        .map(|number| {
+            let (engine, over) = (engine.clone(), Arc::clone(&over));
+            start(move || {
+                let consumer = consume(&engine, "jobs", 50);
+                while !over.load(Ordering::Acquire) {
+                    let received = consumer.recv_timeout(Duration::from_millis(5)).unwrap();
+                    let Some(delivery) = received else { continue };
+                    let mut transaction = engine.begin();
+                    let settled = if number == 0 {
+                        delivery.ack().map(drop)
+                    } else {
+                        transaction.publish(&Message::new("", "done", b"")).unwrap();
+                        let acked = transaction.ack(delivery);
+                        acked.and_then(|()| transaction.commit().map(drop))
+                    };
+                    if let Err(error) = settled {
+                        assert!(matches!(error, Error::UnknownTag { .. }), "{error:?}");
+                    }
+                }
+            })
+        })
+        .collect();
+    let mut late = Vec::new();
+    while engine.stats().published_messages < 3 * MESSAGES && late.len() < 60 {
+        let name = format!("late-{}", late.len());
+        engine.declare_queue(&name).unwrap();
+        engine.bind_from(&name, "news", "a.*", &Table::new(), StartAt::Earliest).unwrap();
+        late.push(name);
+        engine.rewind("jobs", StartAt::Earliest).unwrap();
+    }
+    publishers.into_iter().for_each(support::Started::join);
+    assert!(!late.is_empty());
+    over.store(true, Ordering::Release);
+    consumers.into_iter().for_each(support::Started::join);
+    engine.rewind("jobs", StartAt::Earliest).unwrap();
+    assert_eq!(engine.queue("jobs").unwrap().messages, 3 * MESSAGES);
+    for name in &late {
+        assert_eq!(engine.queue(name).unwrap().messages, 2 * MESSAGES, "{name}");
+        assert_eq!(unacked(&engine, name).len() as u64, 2 * MESSAGES, "{name}");
+    }
+    sound(&engine);
+    let consumer = consume(&engine, "jobs", 0);
+    let all = consumer.recv_batch(10_000, Duration::from_secs(1)).unwrap();
+    assert!(!all.is_empty());
 }

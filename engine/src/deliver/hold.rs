@@ -75,9 +75,8 @@ pub(crate) fn hold(core: &Arc<Core>, queue: &Arc<Queue>, timeout: Duration) -> R
         let committing = queue.is_committing(core.confirms.finished());
         drop(guard);
         core.hurry(true);
-        if let Some(last) = core.append.lock().last_placed() {
-            core.wait_for(&core.confirms, last, Some(timeout))?;
-        }
+        let last = core.append.lock().last_placed();
+        last.map_or(Ok(()), |last| core.wait_for(&core.confirms, last, Some(timeout)))?;
         if !committing {
             break;
         }
