@@ -10,7 +10,7 @@ use std::{
 
 use fanlog::{
     Delivery, Engine, Error, ExchangeKind, ExchangeOptions, History, Landed, Message, Offset,
-    StartAt, Table, clock::Clock,
+    Overflow, QueueOptions, StartAt, Table, clock::Clock,
 };
 
 use crate::support::{
@@ -377,6 +377,102 @@ fn a_queue_may_be_purged_or_deleted_after_it_was_rewound() {
 }
 
 #[test]
+fn what_was_got_without_a_subscription_goes_back_too() {
+    let (_machine, engine) = with_news(ExchangeKind::Fanout);
+    engine.declare_queue("jobs").unwrap();
+    engine.bind("jobs", "news", "").unwrap();
+    publish(&engine, "", "a");
+    publish(&engine, "", "b");
+    let first = engine.get("jobs").unwrap().unwrap();
+    ack(engine.get("jobs").unwrap());
+    assert_eq!(engine.rewind("jobs", StartAt::Earliest).unwrap().messages, 1);
+    assert!(matches!(first.ack(), Err(Error::UnknownTag { .. })));
+    let again = engine.get("jobs").unwrap().unwrap();
+    assert_eq!((again.payload(), again.redelivered()), (&b"a"[..], true));
+    ack([again]);
+    let again = engine.get("jobs").unwrap().unwrap();
+    assert_eq!((again.payload(), engine.queue("jobs").unwrap().unacked), (&b"b"[..], 1));
+    sound(&engine);
+}
+
+#[test]
+fn what_comes_back_to_a_queue_that_refuses_counts_and_is_not_refused() {
+    let (machine, engine) = with_news(ExchangeKind::Fanout);
+    let options = QueueOptions {
+        messages_max: Some(2),
+        overflow: Overflow::RejectPublish,
+        ..QueueOptions::default()
+    };
+    engine.declare_queue_with("jobs", &options).unwrap();
+    engine.bind("jobs", "news", "").unwrap();
+    for text in ["a", "b", "c"] {
+        publish(&engine, "", text);
+        let consumer = consume(&engine, "jobs", 10);
+        ack(ready(&consumer));
+    }
+    assert_eq!(engine.rewind("jobs", StartAt::Earliest).unwrap().messages, 3);
+    let full = |engine: &Engine| {
+        let message = Message::new("", "jobs", b"d");
+        let error = engine.publisher().publish_confirmed(&message).unwrap_err();
+        assert!(matches!(error, Error::QueueFull { .. }), "{error:?}");
+    };
+    full(&engine);
+    let engine = machine.power_cut().open();
+    full(&engine);
+    holds(&engine, "jobs", &["a", "b", "c"]);
+    let consumer = consume(&engine, "jobs", 10);
+    ack(ready(&consumer).into_iter().take(2));
+    publish(&engine, "", "d");
+    drop(consumer);
+    holds(&engine, "jobs", &["c", "d"]);
+}
+
+#[test]
+fn a_queue_with_priorities_is_rewound_in_each() {
+    let (_machine, engine) = with_news(ExchangeKind::Fanout);
+    let options = QueueOptions { priority_max: Some(5), ..QueueOptions::default() };
+    engine.declare_queue_with("jobs", &options).unwrap();
+    engine.bind("jobs", "news", "").unwrap();
+    let publisher = engine.publisher();
+    for (priority, text) in [(0, b"a"), (3, b"b"), (5, b"c"), (3, b"d")] {
+        let message = Message { priority, ..Message::new("news", "", text) };
+        publisher.publish_confirmed(&message).unwrap();
+    }
+    let consumer = consume(&engine, "jobs", 10);
+    for _ in 0..2 {
+        let all = ready(&consumer);
+        assert_eq!(texts(&all), ["c", "b", "d", "a"]);
+        ack(all.into_iter().skip(1));
+        engine.rewind("jobs", StartAt::Earliest).unwrap();
+        sound(&engine);
+    }
+}
+
+#[test]
+fn what_does_not_survive_a_restart_is_in_no_history_after_it() {
+    let (machine, engine) = with_news(ExchangeKind::Fanout);
+    let options = ExchangeOptions { durable: false, ..keeping(History::of_bytes(1 << 20)) };
+    engine.declare_exchange_with("passing", ExchangeKind::Fanout, &options).unwrap();
+    for (exchange, text) in [("news", "a"), ("passing", "b")] {
+        let message = Message::new(exchange, "", text.as_bytes());
+        engine.publisher().publish_confirmed(&message).unwrap();
+    }
+    let message = Message::new("news", "", b"transient").transient();
+    engine.publisher().publish_confirmed(&message).unwrap();
+    engine.declare_queue("late").unwrap();
+    bind_from(&engine, "late", "", StartAt::Earliest);
+    let none = Table::new();
+    engine.bind_from("late", "passing", "", &none, StartAt::Earliest).unwrap();
+    holds(&engine, "late", &["a", "b", "transient"]);
+    let engine = machine.power_cut().open();
+    assert_eq!(engine.topology().exchanges.len(), 1);
+    holds(&engine, "late", &["a", "b"]);
+    engine.declare_queue("later").unwrap();
+    bind_from(&engine, "later", "", StartAt::Earliest);
+    holds(&engine, "later", &["a"]);
+}
+
+#[test]
 fn what_can_not_be_rewound_says_why_and_stays_as_it_is() {
     let (_machine, engine) = with_news(ExchangeKind::Fanout);
     engine.declare_exchange("plain", ExchangeKind::Fanout).unwrap();
@@ -397,8 +493,7 @@ fn what_can_not_be_rewound_says_why_and_stays_as_it_is() {
     }
     let error = engine.rewind("none", StartAt::Earliest).unwrap_err();
     assert!(matches!(error, Error::NotFound { .. }), "{error:?}");
-    let exclusive =
-        engine.declare_exclusive_queue("mine", &fanlog::QueueOptions::default()).unwrap();
+    let exclusive = engine.declare_exclusive_queue("mine", &QueueOptions::default()).unwrap();
     refused(engine.bind_from("mine", "news", "", &none, StartAt::Earliest), "exclusive");
     drop(exclusive);
     let neither = keeping(History::default());

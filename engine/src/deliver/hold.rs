@@ -42,11 +42,14 @@ impl Dispatch {
         for holder in holders {
             let (held, inbox) = holder.hand().recall();
             holder.came_back(self, &held);
+            if holder.is_for_one() && !held.is_empty() {
+                // Its one message is not its any more; one that still waits for it stays.
+                self.leave(&holder);
+            }
             for ready in inbox {
                 self.give_back(ready.claim());
             }
         }
-        self.getters.forget();
         let leaving = self.leaving.get().map(Leaving::handed_out_end).unwrap_or_default();
         let end = self.source.handed_out_end().max(leaving);
         // Those from before the store was opened.

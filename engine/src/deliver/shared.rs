@@ -66,6 +66,11 @@ impl ConsumerShared {
         Self { for_one: true, ..self }
     }
 
+    /// Whether it is no consumer, and goes with its one message.
+    pub(super) fn is_for_one(&self) -> bool {
+        self.for_one
+    }
+
     pub(super) fn hand(&self) -> MutexGuard<'_, Hand> {
         self.hand.lock().unwrap_or_else(PoisonError::into_inner)
     }
