@@ -226,8 +226,7 @@ pub(crate) fn topology(core: &Core) -> TopologyView {
 }
 
 pub(crate) fn segments(core: &Core) -> Vec<SegmentInfo> {
-    let queues: Vec<Arc<Queue>> = core.ledger().queues().cloned().collect();
-    core.log.segments().iter().map(|segment| segment_info(core, segment, &queues)).collect()
+    core.log.segments().iter().map(|segment| segment_info(core, segment)).collect()
 }
 
 /// What a segment is by now, in a word.
@@ -239,14 +238,14 @@ pub(crate) fn state_of(segment: &Segment) -> &'static str {
     }
 }
 
-fn segment_info(core: &Core, segment: &Arc<Segment>, queues: &[Arc<Queue>]) -> SegmentInfo {
+fn segment_info(core: &Core, segment: &Arc<Segment>) -> SegmentInfo {
     let state = state_of(segment);
     let end = segment.end_offset().unwrap_or_else(|| core.log.visible());
     let (mut live_bytes, mut payload_bytes) = (0, 0);
     let mut from = segment.first_offset();
     while from < end {
         let Ok(Sought::View(view)) = core.log.seek(from, &|_| true) else { break };
-        let (live, all) = view_bytes(core, &view, queues, from);
+        let (live, all) = view_bytes(core, &view, from);
         live_bytes += live;
         payload_bytes += all;
         from = view.end_offset().max(from.next());
@@ -266,13 +265,14 @@ fn segment_info(core: &Core, segment: &Arc<Segment>, queues: &[Arc<Queue>]) -> S
 }
 
 /// Payload bytes of a view, at or past `from`, that some queue has not acked, and all of them.
-fn view_bytes(core: &Core, view: &View, queues: &[Arc<Queue>], from: Offset) -> (u64, u64) {
+fn view_bytes(core: &Core, view: &View, from: Offset) -> (u64, u64) {
     let (mut live, mut all) = (0, 0);
     for at in 0..view.routes() {
         let route = view.route(at);
         let groups = core.log.route_groups(route.route).unwrap_or_else(|| Arc::from([]));
+        let holders = core.ledger().holders_of(&groups);
         let mut takers = Vec::new();
-        for queue in queues {
+        for queue in &holders {
             let state = queue.ledger();
             let ranges = state.ranges(&groups);
             if !ranges.is_empty() && state.floor() < view.end_offset() {

@@ -140,6 +140,13 @@ impl<'a> Message<'a> {
         Ok((due_us > now_us).then_some(due_us))
     }
 
+    /// Its record takes no more bytes.
+    pub(crate) fn record_bytes_max(&self) -> usize {
+        const HEAD_MAX: usize = 256;
+        let parts = [self.payload, self.properties, self.headers];
+        parts.iter().map(|part| part.len()).sum::<usize>() + self.routing_key.len() + HEAD_MAX
+    }
+
     pub(crate) fn validate(&self, message_bytes_max: usize, now_us: u64) -> Result<()> {
         self.due_us(now_us)?;
         check_key(self.routing_key)?;

@@ -77,7 +77,9 @@ impl Publisher {
     /// - [`Error::Headers`]: it comes to a headers exchange, and its headers are no table.
     /// - [`Error::TooLarge`], [`Error::Name`]: over a limit.
     /// - [`Error::BeyondTime`]: a delay beyond the end of time.
-    /// - [`Error::Full`], [`Error::OutOfSpace`]: only with `WhenFull::Fail`.
+    /// - [`Error::Full`], [`Error::OutOfSpace`]: only with `WhenFull::Fail`. The latter also, whatever
+    ///   that says, where a message larger than [`buffer_bytes_max`](crate::Config::buffer_bytes_max)
+    ///   and than a segment has no room of its own: nobody else is to wait for it.
     /// - [`Error::Poisoned`], [`Error::Closed`], [`Error::ReadOnly`].
     ///
     /// Nothing was stored, in each of these cases.
@@ -92,12 +94,17 @@ impl Publisher {
     ///
     /// # Errors
     ///
-    /// As [`Publisher::publish`], without [`Error::Full`] and [`Error::OutOfSpace`].
+    /// As [`Publisher::publish`], without [`Error::Full`], and [`Error::OutOfSpace`] only for what is
+    /// larger than `buffer_bytes_max`.
     pub async fn publish_async(&self, message: &Message<'_>) -> Result<Ticket> {
         loop {
             let space = self.shared.core.append.space_event.listen();
             match self.append(std::slice::from_ref(message), ALONE, false, Wait::Never) {
-                Err(Error::Full { .. } | Error::OutOfSpace { .. }) => space.await,
+                Err(Error::Full { .. } | Error::OutOfSpace { .. }) => {
+                    let core = &*self.shared.core;
+                    core.supply.check_room(core, message.record_bytes_max())?;
+                    space.await;
+                }
                 other => return Ok(other?.0),
             }
         }
@@ -237,6 +244,7 @@ impl Publisher {
                 within(whole.what, need.bytes, core.config.batch_bytes_max())?;
             }
             within("message", need.bytes, core.config.store_share())?;
+            core.supply.check_room(core, need.bytes)?;
             let state = core.append.lock();
             let state = match wait {
                 Wait::AsConfigured => core.wait_for_room(state, need)?,

@@ -217,7 +217,8 @@ impl Transaction {
     ///   consumer has.
     /// - [`Error::TooLarge`]: records of messages and acks are over
     ///   [`transaction_bytes_max`](crate::Config::transaction_bytes_max).
-    /// - [`Error::Full`], [`Error::OutOfSpace`]: only with `WhenFull::Fail`.
+    /// - [`Error::Full`], [`Error::OutOfSpace`]: only with `WhenFull::Fail`; the latter as well where it
+    ///   is larger than [`buffer_bytes_max`](crate::Config::buffer_bytes_max) and has no room of its own.
     /// - [`Error::Poisoned`], [`Error::Closed`], [`Error::ReadOnly`].
     ///
     /// Nothing took place, in each of these cases, and the transaction is as it was: commit it again,

@@ -107,6 +107,12 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
+    /// All of a structure is as this version has it, but for the bytes that state the version.
+    pub(crate) fn of_damaged_version(structure: &'static str, found: u32) -> Self {
+        let (field, expected) = ("version", "1, which all else is of");
+        Self::Field { structure, position: 8, field, expected, found: found.into() }
+    }
+
     /// Returns the name of the structure that did not decode.
     pub fn structure(&self) -> &'static str {
         match self {

@@ -6,6 +6,7 @@ use crate::wire::{Reader, SliceWriter, store_u32};
 use crate::{BatchNumber, DecodeError, Epoch, Offset, SegmentId, StoreId};
 
 const STRUCTURE: &str = "segment header";
+const VERSION_AT: usize = 8;
 /// Where the checksum stands: at the end of the block, so that it covers every other byte.
 const CHECKSUM_AT: usize = SEGMENT_HEADER_BYTES - 4;
 /// Zeros between the fields and the checksum.
@@ -63,15 +64,16 @@ impl SegmentHeader {
     /// # Errors
     ///
     /// [`DecodeError::UnsupportedVersion`] if the magic is right and the version another: it is
-    /// looked at before the checksum, as another version may keep its checksum elsewhere. Any
-    /// other [`DecodeError`]: no valid header.
+    /// looked at before the checksum, as another version may keep its checksum elsewhere; unless this
+    /// is a valid header but for its version, which is damaged then. Any other [`DecodeError`]: no
+    /// valid header.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let bytes = bytes.get(..SEGMENT_HEADER_BYTES).unwrap_or(bytes);
         let mut reader = Reader::new(STRUCTURE, bytes);
         reader.magic(SEGMENT_MAGIC)?;
         let found = reader.u32()?;
         if found != FORMAT_VERSION {
-            return Err(DecodeError::UnsupportedVersion { found, supported: FORMAT_VERSION });
+            return Err(Self::of_another_version(bytes, found));
         }
         let generation = reader.u32()?;
         let header = Self {
@@ -107,6 +109,18 @@ impl SegmentHeader {
             });
         }
         Ok(header)
+    }
+
+    fn of_another_version(bytes: &[u8], found: u32) -> DecodeError {
+        let mut own = [0; SEGMENT_HEADER_BYTES];
+        if own.len() == bytes.len() {
+            own.copy_from_slice(bytes);
+            store_u32(&mut own, VERSION_AT, FORMAT_VERSION);
+            if Self::decode(&own).is_ok() {
+                return DecodeError::of_damaged_version(STRUCTURE, found);
+            }
+        }
+        DecodeError::UnsupportedVersion { found, supported: FORMAT_VERSION }
     }
 
     fn checksum(&self, block: &[u8]) -> u32 {

@@ -461,6 +461,8 @@ fn files_of_a_newer_version_are_refused_untouched() {
         ("00000077.seg".to_owned(), 8),
     ] {
         machine.disk.corrupt(&name, position, 3).unwrap();
+        // Its checksum is over the version as well: a flipped bit alone is damage.
+        machine.disk.corrupt(&name, 60, 1).unwrap();
         let before = machine.files();
         let error = machine.try_open(stepped()).map(drop).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::UnsupportedVersion, "{error}");
@@ -468,6 +470,7 @@ fn files_of_a_newer_version_are_refused_untouched() {
         assert!(matches!(error, Error::UnsupportedVersion { .. }));
         assert!(machine.files() == before);
         machine.disk.corrupt(&name, position, 3).unwrap();
+        machine.disk.corrupt(&name, 60, 1).unwrap();
     }
     machine.disk.remove_file("00000077.seg").unwrap();
     sound(&machine.open());

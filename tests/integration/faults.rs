@@ -13,17 +13,18 @@ use crate::support::{
     unacked, until,
 };
 
-/// An engine whose disk is full; the ticket's message is larger than the whole reserve, and waits.
+/// An engine whose disk was full before its reserve was made; the ticket's message waits.
 pub(crate) fn full_disk(when_full: WhenFull) -> (MemoryStorage, Engine, Ticket) {
     let disk = MemoryStorage::new();
     let (clock, config) = (Arc::new(SystemClock::new()), Config { when_full, ..small() });
+    disk.set_capacity(Some(512 << 10));
     let engine = Engine::open_on(Arc::new(disk.clone()), clock, config).unwrap();
     engine.declare_queue("jobs").unwrap();
-    until("segments are ready", || engine.stats().segments_ready > 0);
     // Its route is defined and confirmed by then: the large message is taken only if it is alone.
     publish(&engine, "jobs", b"before");
     disk.set_capacity(Some(0));
-    let ticket = engine.publisher().publish(&Message::new("", "jobs", &vec![0; 4 << 20])).unwrap();
+    let ticket =
+        engine.publisher().publish(&Message::new("", "jobs", &vec![0; 900 << 10])).unwrap();
     ticket.wait_timeout(Duration::from_millis(300)).unwrap_err();
     (disk, engine, ticket)
 }

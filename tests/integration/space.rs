@@ -131,6 +131,45 @@ fn fill_and_drain(engine: &Engine, fill_rest: impl FnOnce()) {
     sound(engine);
 }
 
+/// It would wait for space, and acks behind it.
+#[test]
+fn what_is_larger_than_all_that_is_kept_is_refused_where_there_is_no_room_for_it() {
+    for when_full in [WhenFull::Fail, WhenFull::Block] {
+        let disk = MemoryStorage::new();
+        disk.set_capacity(Some(4 << 20));
+        let config = Config { message_bytes_max: 8 << 20, ..config(when_full) };
+        let engine = open(&disk, config);
+        engine.declare_queue("jobs").unwrap();
+        publish(&engine, "jobs", b"small");
+        let consumer = consume(&engine, "jobs", 1);
+        let held = consumer.recv_timeout(PATIENCE).unwrap().unwrap();
+        let large = pattern(1, 3 << 20);
+        let message = Message::new("", "jobs", &large);
+        let publisher = engine.publisher();
+        for _ in 0..3 {
+            let refused = publisher.publish(&message).unwrap_err();
+            assert!(matches!(refused, Error::OutOfSpace { .. }), "{refused}");
+            let refused = crate::support::block_on(publisher.publish_async(&message)).unwrap_err();
+            assert!(matches!(refused, Error::OutOfSpace { .. }), "{refused}");
+            let mut transaction = engine.begin();
+            transaction.publish(&message).unwrap();
+            assert_eq!(transaction.commit().unwrap_err().kind(), ErrorKind::OutOfSpace);
+        }
+        // Nobody else waits for it.
+        held.ack().unwrap().wait_timeout(PATIENCE).unwrap();
+        publish(&engine, "jobs", b"small too");
+        let next = consumer.recv_timeout(PATIENCE).unwrap().unwrap();
+        assert_eq!(next.payload(), b"small too");
+        disk.set_capacity(Some(16 << 20));
+        until("it has room", || {
+            let ticket = publisher.publish(&message);
+            ticket.and_then(|ticket| ticket.wait_timeout(PATIENCE)).is_ok()
+        });
+        publish(&engine, "jobs", b"behind it");
+        sound(&engine);
+    }
+}
+
 #[test]
 fn a_disk_full_to_the_last_byte_is_drained_and_written_to_again() {
     let disk = MemoryStorage::new();

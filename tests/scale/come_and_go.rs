@@ -1,6 +1,9 @@
 //! What is over leaves nothing behind; and who keeps the disk is told whatever the number of queues.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use fanlog::{Change, Config, Engine, ExchangeKind, Message};
 use tempfile::tempdir;
@@ -10,7 +13,7 @@ use crate::counted::{EXCHANGE, alone, change_all, declare_and_bind, live_bytes, 
 const AT_ONCE: usize = 100;
 const ROUNDS: usize = 400;
 /// The engine's own buffers come and go as well.
-const NOISE_BYTES: i64 = 4 << 20;
+const NOISE_BYTES: i64 = 5 << 20;
 
 fn open(dir: &std::path::Path) -> Engine {
     let config = Config {
@@ -117,5 +120,28 @@ fn who_keeps_the_disk_is_told_with_a_look_at_each_queue_whatever_the_number_of_b
     assert_eq!(pins.segments[0].queues_left_off, queues as u64 - 8);
     println!("{work:?} for {queues} queues and 50 batches");
     assert!(work.allocations < 5 * queues, "{work:?}");
+    engine.close(Duration::from_mins(1)).unwrap();
+}
+
+#[test]
+fn segments_are_told_of_without_a_look_at_queues_that_have_nothing_there() {
+    let _alone = alone();
+    let dir = tempdir().unwrap();
+    let engine = open(dir.path());
+    let queues = 20_000;
+    change_all(&engine, 0..queues, |name| Change::declare_queue(name));
+    let publisher = engine.publisher();
+    let tickets: Vec<_> = (0..queues)
+        .map(|number| publisher.publish(&Message::new("", &name(number), &[7; 10])).unwrap())
+        .collect();
+    for ticket in tickets {
+        ticket.wait().unwrap();
+    }
+    let begin = Instant::now();
+    let told = engine.segments();
+    println!("told in {:?}", begin.elapsed());
+    // Queues times routes would be minutes.
+    assert!(begin.elapsed() < Duration::from_mins(1));
+    assert_eq!(told.iter().map(|one| one.live_bytes).sum::<u64>(), 10 * queues as u64);
     engine.close(Duration::from_mins(1)).unwrap();
 }

@@ -491,7 +491,9 @@ fn read_checkpoint_file(storage: &dyn Storage, number: u64, name: &str) -> Resul
         let problem = format!("it has {length} bytes, its head says {stated}");
         return Err(Error::Damaged { path, position: 40, problem });
     }
-    if read == head.len() && Checkpoint::stated_length(&head).is_none() {
+    let is_own = Checkpoint::stated_length(&head).is_some()
+        || Checkpoint::stated_length_but_for_version(&head) == Some(length);
+    if read == head.len() && !is_own {
         // No checkpoint, or of a newer version: the head says which.
         let source = Checkpoint::decode(&head).expect_err("it states no length");
         return Err(bad_checkpoint(storage, number, source));

@@ -30,6 +30,8 @@
 //!    that follow each other neither had fitted with the other, so together they take more than a
 //!    file: at most twice as many files as bytes would fill. And few batches are small: the one that
 //!    is held, one for each arena that messages wait in, and the open one. `A` is the lesser of both.
+//!    What is larger than `buffer_bytes_max`, and than a file, is alone on its way, and is accepted
+//!    only if there is room for it beside the reserve.
 //! 4. *Acks go on.* Beyond `A` segments the log takes only ones of control records alone, and in
 //!    those nothing is live. While one of the two is full the other is sealed, dead, and comes back
 //!    (2). Rewriting does not keep it: it never has more of the reserve than work's share while only

@@ -11,7 +11,8 @@ use super::{
     space::{self, Promised, Room},
 };
 use crate::{
-    Error, Result, commit::is_out_of_space, core::Core, keeper::held_bytes, storage::StorageFile,
+    Error, Result, append::ACK_ROOM, commit::is_out_of_space, core::Core, keeper::held_bytes,
+    storage::StorageFile,
 };
 
 /// A file for the log.
@@ -51,6 +52,30 @@ impl Supply {
         let Some(file) = file else { return Err(Error::OutOfSpace { segment: id.0, reason }) };
         state.handed_out = Some((id, bytes));
         Ok(Supplied { file, scarce: Some(reason) })
+    }
+
+    /// Whether there is room for records of so many bytes, placed as one. The reserve counts with what
+    /// `buffer_bytes_max` has room for, or a file has; what is larger needs its room beside it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfSpace`], [`Error::Io`].
+    pub(crate) fn check_room(&self, core: &Core, bytes: usize) -> Result<()> {
+        let (segment_bytes, bytes) = (core.config.segment_bytes_max, bytes as u64);
+        // Heads, acks that ride along and a footer.
+        let file_bytes = bytes + bytes / 8 + 2 * ACK_ROOM as u64;
+        if bytes <= core.config.buffer_bytes_max as u64 || file_bytes <= segment_bytes {
+            return Ok(());
+        }
+        let state = self.lock();
+        let (ready, reserve) = (state.ready() as u64, space::reserve_files(core) as u64);
+        let beyond = ready.saturating_sub(reserve).saturating_mul(segment_bytes);
+        let missing = reserve.saturating_sub(ready).saturating_mul(segment_bytes);
+        let room = Room::of(core, &state)?;
+        if room.spare.saturating_add(beyond) >= file_bytes.saturating_add(missing) {
+            return Ok(());
+        }
+        Err(Error::OutOfSpace { segment: state.taken.0 + 1, reason: room.reason() })
     }
 
     /// A file that the reserve does not need, or a new one (R1); `None` if there is none.

@@ -35,14 +35,21 @@ impl Checkpoint {
         reader.u64().ok().filter(|_| version == FORMAT_VERSION)
     }
 
+    /// The same of one whose version is another: if it has this length, that may be damage.
+    pub fn stated_length_but_for_version(head: &[u8]) -> Option<u64> {
+        let mut own = head.to_vec();
+        own.get_mut(8..12)?.copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        Self::stated_length(&own)
+    }
+
     /// Reads the bytes of a whole file.
     ///
     /// Needs memory in proportion to `bytes`, whatever they say.
     ///
     /// # Errors
     ///
-    /// [`DecodeError::UnsupportedVersion`] if the magic is right and the version another; any
-    /// other [`DecodeError`]: no valid checkpoint.
+    /// [`DecodeError::UnsupportedVersion`] if the magic is right and the version another, unless all
+    /// else is as in this one: then it is damaged. Any other [`DecodeError`]: no valid checkpoint.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(STRUCTURE, bytes);
         let (mut checkpoint, flags) = read_header(&mut reader, bytes)?;
@@ -84,7 +91,7 @@ fn read_header(reader: &mut Reader<'_>, bytes: &[u8]) -> Result<(Checkpoint, u32
     reader.magic(CHECKPOINT_MAGIC)?;
     let found = reader.u32()?;
     if found != FORMAT_VERSION {
-        return Err(DecodeError::UnsupportedVersion { found, supported: FORMAT_VERSION });
+        return Err(of_another_version(bytes, found));
     }
     let flags = reader.u32()?;
     let store = StoreId(reader.array()?);
@@ -108,6 +115,17 @@ fn read_header(reader: &mut Reader<'_>, bytes: &[u8]) -> Result<(Checkpoint, u32
     }
     let clean = flags & FLAG_CLEAN != 0;
     Ok((Checkpoint { store, number, epoch, clean, created_us, ..Checkpoint::default() }, flags))
+}
+
+fn of_another_version(bytes: &[u8], found: u32) -> DecodeError {
+    let mut own = bytes.to_vec();
+    if let Some(version) = own.get_mut(8..12) {
+        version.copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        if Checkpoint::decode(&own).is_ok() {
+            return DecodeError::of_damaged_version(STRUCTURE, found);
+        }
+    }
+    DecodeError::UnsupportedVersion { found, supported: FORMAT_VERSION }
 }
 
 /// Reads a count and that many entries of at least `entry` bytes each.

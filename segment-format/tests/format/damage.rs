@@ -143,6 +143,14 @@ fn another_version_is_not_damage() {
     for error in
         [SegmentHeader::decode(&header).unwrap_err(), Checkpoint::decode(&checkpoint).unwrap_err()]
     {
+        assert!(!error.is_version(), "all else is of this version: {error}");
+    }
+    // Its checksum is over the version as well, wherever it stands.
+    header[4095] ^= 1;
+    checkpoint[60] ^= 1;
+    for error in
+        [SegmentHeader::decode(&header).unwrap_err(), Checkpoint::decode(&checkpoint).unwrap_err()]
+    {
         assert_eq!(error, DecodeError::UnsupportedVersion { found: 2, supported: 1 });
         assert!(error.is_version());
     }
