@@ -91,11 +91,19 @@ impl Limits {
         for route in routes {
             let groups = core.log.route_groups(route);
             let queues = core.ledger().holders_of(groups.as_deref().unwrap_or_default());
-            let now = core.clock.now();
-            for queue in queues.into_iter().filter(|queue| !queue.is_gone()) {
-                let watched = Watched { queue, used_at: now, trim_at: now };
-                self.list().queues.entry(watched.queue.id).or_insert(watched);
+            for queue in queues {
+                self.watch(core, queue);
             }
+        }
+    }
+
+    /// Puts a queue on the list, for as long as it is not empty: it may have messages with a time of
+    /// their own.
+    pub(crate) fn watch(&self, core: &Core, queue: Arc<Queue>) {
+        if !queue.is_gone() {
+            let now = core.clock.now();
+            let watched = Watched { queue, used_at: now, trim_at: now };
+            self.list().queues.entry(watched.queue.id).or_insert(watched);
         }
     }
 

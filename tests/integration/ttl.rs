@@ -240,3 +240,23 @@ fn the_keeper_drops_by_itself() {
     until("the message is dropped", || messages(&engine, "q") == 0);
     sound(&engine);
 }
+
+#[test]
+fn what_came_back_by_a_rewind_expires_in_a_queue_without_a_limit_too() {
+    let machine = Machine::new();
+    let engine = machine.open();
+    let history = Some(fanlog::History::of_bytes(1 << 20));
+    let options = fanlog::ExchangeOptions { history, ..fanlog::ExchangeOptions::default() };
+    engine.declare_exchange_with("news", fanlog::ExchangeKind::Fanout, &options).unwrap();
+    engine.declare_queue("plain").unwrap();
+    engine.bind("plain", "news", "").unwrap();
+    let message = Message::new("news", "", b"a").ttl(Duration::from_secs(9));
+    engine.publisher().publish_confirmed(&message).unwrap();
+    next(&consume(&engine, "plain", 1)).ack().unwrap().wait().unwrap();
+    // Found empty, it is not looked at any more.
+    pass(&machine, &engine, 1);
+    assert_eq!(engine.rewind("plain", fanlog::StartAt::Earliest).unwrap().messages, 1);
+    pass(&machine, &engine, 9);
+    assert_eq!(messages(&engine, "plain"), 0);
+    sound(&engine);
+}

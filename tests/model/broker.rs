@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use fanlog::{DeleteQueue, ErrorKind, ExchangeKind, ExchangeOptions, QueueOptions};
+use fanlog::ErrorKind;
 
 use crate::{
     consuming::Held,
+    declaring::known,
     operations::{End, Operation},
     queue::{At, Death, Entry, Flag, Place, Queue},
-    routing::{Binding, Exchange, Headers, Lead, Pattern, Topology},
+    routing::{Exchange, Topology, history_of},
 };
 
 /// A message that was taken.
@@ -36,7 +37,7 @@ pub(crate) struct Broker {
     pub(crate) topology: Topology,
     pub(crate) queues: BTreeMap<String, Queue>,
     /// Queues declared so far.
-    declared: u64,
+    pub(super) declared: u64,
     /// Those that somebody has, in the order in which they were taken.
     pub(super) held: Vec<Held>,
     /// With their queues, as they came.
@@ -102,6 +103,11 @@ impl Broker {
         self.last_sequence
     }
 
+    /// Queues, without what exchanges keep.
+    pub(crate) fn visible(&self) -> impl Iterator<Item = (&String, &Queue)> {
+        self.queues.iter().filter(|(name, _)| !name.contains(' '))
+    }
+
     /// The time since the beginning.
     pub(crate) fn now(&self) -> Duration {
         self.now
@@ -115,7 +121,16 @@ impl Broker {
     /// Does what a call asks for, and notes what it has to answer.
     pub(crate) fn apply(&mut self, operation: &Operation) {
         let had = self.topology.sources();
-        let done = match operation {
+        self.answer = self.make(operation).unwrap_or_else(Answer::Fails);
+        self.settle_arrivals();
+        if !matches!(operation, Operation::Again(_)) {
+            self.topology.delete_unused(&had);
+        }
+        self.forget_histories();
+    }
+
+    fn make(&mut self, operation: &Operation) -> Result<Answer, ErrorKind> {
+        match operation {
             Operation::DeclareExchange { name, kind, options } => {
                 self.declare_exchange(name, *kind, options)
             }
@@ -167,6 +182,7 @@ impl Broker {
             Operation::Purge { queue } => {
                 self.queue(queue).map(|queue| Answer::Purged(queue.purge()))
             }
+            Operation::Rewind { queue, back } => self.rewind(queue, *back),
             Operation::Checkpoint => Ok(Answer::Done),
             Operation::Reclaim => {
                 self.advance(1);
@@ -180,17 +196,16 @@ impl Broker {
                 self.again(*end);
                 Ok(Answer::Done)
             }
-        };
+        }
+    }
+
+    /// Copies of dead letters are in their queues, but in those that came to their end since.
+    fn settle_arrivals(&mut self) {
         for (queue, entry) in std::mem::take(&mut self.arriving) {
-            // It may have come to its end since.
             if let Some(queue) = self.queues.get_mut(&queue) {
                 queue.entries.push(entry);
             }
         }
-        if !matches!(operation, Operation::Again(_)) {
-            self.topology.delete_unused(&had);
-        }
-        self.answer = done.unwrap_or_else(Answer::Fails);
     }
 
     pub(super) fn exchange(&self, name: &str) -> Result<&Exchange, ErrorKind> {
@@ -199,107 +214,6 @@ impl Broker {
 
     pub(super) fn queue(&mut self, name: &str) -> Result<&mut Queue, ErrorKind> {
         self.queues.get_mut(name).ok_or(ErrorKind::NotFound)
-    }
-
-    fn declare_exchange(
-        &mut self,
-        name: &str,
-        kind: ExchangeKind,
-        options: &ExchangeOptions,
-    ) -> Result<Answer, ErrorKind> {
-        let asked = Exchange { kind, options: options.clone() };
-        let found = self.topology.exchanges.entry(name.to_owned()).or_insert(asked.clone());
-        if *found == asked { Ok(Answer::Done) } else { Err(ErrorKind::Mismatch) }
-    }
-
-    fn lead(&self, destination: &str, source: &str, pattern: Pattern) -> Result<Lead, ErrorKind> {
-        self.exchange(destination)?;
-        let pattern = pattern.of(self.exchange(source)?.kind);
-        let [destination, source] = [destination, source].map(str::to_owned);
-        Ok(Lead { destination, source, pattern })
-    }
-
-    fn declare_queue(&mut self, name: &str, options: &QueueOptions) -> Result<Answer, ErrorKind> {
-        let now = self.now;
-        if let Some(found) = self.queues.get_mut(name) {
-            if found.options != *options {
-                return Err(ErrorKind::Mismatch);
-            }
-            found.used = now;
-            return Ok(Answer::Done);
-        }
-        self.queues.insert(name.to_owned(), Queue::new(options, self.declared, now));
-        self.declared += 1;
-        Ok(Answer::Done)
-    }
-
-    fn delete_exchange(&mut self, name: &str, if_unused: bool) -> Result<Answer, ErrorKind> {
-        self.exchange(name)?;
-        if if_unused && self.topology.sources().contains(name) {
-            return Err(ErrorKind::InUse);
-        }
-        self.topology.exchanges.remove(name).ok_or(ErrorKind::NotFound)?;
-        self.topology.forget_exchange(name);
-        Ok(Answer::Done)
-    }
-
-    fn delete_queue_if(
-        &mut self,
-        name: &str,
-        conditions: DeleteQueue,
-    ) -> Result<Answer, ErrorKind> {
-        let queue = self.queue(name)?;
-        let used = conditions.if_unused && queue.roster.len() > 0;
-        let not_empty = conditions.if_empty && queue.entries.iter().any(Entry::waits);
-        if used || not_empty { Err(ErrorKind::InUse) } else { self.delete_queue(name) }
-    }
-
-    pub(super) fn delete_queue(&mut self, name: &str) -> Result<Answer, ErrorKind> {
-        self.queues.remove(name).ok_or(ErrorKind::NotFound)?;
-        self.topology.bindings.retain(|binding| binding.queue != name);
-        self.held.retain(|held| held.queue != name);
-        self.consumers.retain(|(queue, _)| queue != name);
-        Ok(Answer::Done)
-    }
-
-    fn binding(
-        &mut self,
-        queue: &str,
-        exchange: &str,
-        pattern: Pattern,
-    ) -> Result<Binding, ErrorKind> {
-        self.queue(queue)?;
-        let pattern = pattern.of(self.exchange(exchange)?.kind);
-        let [queue, exchange] = [queue, exchange].map(str::to_owned);
-        Ok(Binding { queue, exchange, pattern })
-    }
-
-    fn bind(&mut self, queue: &str, to: &str, pattern: Pattern) -> Result<Answer, ErrorKind> {
-        let binding = self.binding(queue, to, pattern)?;
-        self.topology.bindings.insert(binding);
-        Ok(Answer::Done)
-    }
-
-    fn unbind(&mut self, queue: &str, from: &str, pattern: Pattern) -> Result<Answer, ErrorKind> {
-        let binding = self.binding(queue, from, pattern)?;
-        known(self.topology.bindings.remove(&binding))
-    }
-
-    /// The queues that get a message.
-    pub(super) fn route(
-        &self,
-        exchange: &str,
-        key: &str,
-        headers: Headers,
-    ) -> Result<Vec<String>, ErrorKind> {
-        let queues: Vec<String> = if exchange.is_empty() {
-            self.queues.contains_key(key).then(|| key.to_owned()).into_iter().collect()
-        } else {
-            self.exchange(exchange)?;
-            let found = self.topology.queues_of(exchange, key, headers);
-            found.into_iter().map(str::to_owned).collect()
-        };
-        if queues.is_empty() { Err(ErrorKind::Unroutable) } else { Ok(queues) }
     }
 
     /// Time passes, and then the background looks at each queue once.
@@ -343,7 +257,7 @@ impl Broker {
         self.topology.leads.retain(|one| {
             exchanges.contains_key(&one.source) && exchanges.contains_key(&one.destination)
         });
-        for queue in self.queues.values_mut() {
+        for (name, queue) in &mut self.queues {
             // Flags are kept as "all below": at a close exactly, else as far as leases reached.
             let in_hand = |entry: &Entry| entry.at == At::Hand;
             let flagged =
@@ -357,12 +271,7 @@ impl Broker {
                     End::Kill | End::PowerCut => Flag::Maybe,
                 };
             }
-            queue.opened(self.now);
+            queue.opened(self.now, name.starts_with(&history_of("")));
         }
     }
-}
-
-/// What undoing a binding answers.
-fn known(was: bool) -> Result<Answer, ErrorKind> {
-    if was { Ok(Answer::Done) } else { Err(ErrorKind::NotFound) }
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use fanlog::{DeleteQueue, Durability, ExchangeKind, ExchangeOptions, Overflow, QueueOptions};
+use fanlog::{
+    DeleteQueue, Durability, ExchangeKind, ExchangeOptions, History, Overflow, QueueOptions,
+};
 use proptest::{option, prelude::*, sample::Index};
 
 use crate::{
@@ -16,6 +18,8 @@ pub(crate) const QUEUES: [&str; 4] = ["q0", "q1", "q2", "q3"];
 const EXCHANGES: [&str; 3] = ["fan", "one", "two"];
 const KEYS: [&str; 4] = ["", "a", "a.b", "b.a.c"];
 const HEADERS: [Headers; 4] = [&[], &[("n", 1)], &[("n", 2)], &[("n", 1), ("x-a", 1)]];
+/// So that it is certain what is kept.
+const KEEPS_ALL: History = History::of_bytes(1 << 40);
 const MATCHES: [&str; 4] = ["all", "any", "all-with-x", "any-with-x"];
 /// Of bindings: keys too, where the exchange knows no patterns.
 const PATTERNS: [&str; 8] = ["", "a", "a.b", "b.a.c", "#", "a.*", "#.a.#", "*.*.c"];
@@ -57,8 +61,10 @@ fn pattern() -> impl Strategy<Value = Pattern> {
 fn exchange_options() -> impl Strategy<Value = ExchangeOptions> {
     let alternate = option::weighted(0.25, exchange().prop_map(str::to_owned));
     let rarely = || prop::bool::weighted(0.1);
-    (rarely(), rarely(), rarely(), alternate).prop_map(
-        |(transient, auto_delete, internal, alternate)| ExchangeOptions {
+    let history = option::weighted(0.2, Just(KEEPS_ALL));
+    (rarely(), rarely(), rarely(), alternate, history).prop_map(
+        |(transient, auto_delete, internal, alternate, history)| ExchangeOptions {
+            history,
             durable: !transient,
             auto_delete,
             internal,
@@ -147,17 +153,25 @@ fn options() -> impl Strategy<Value = QueueOptions> {
     )
 }
 
+/// Some keep a history.
+fn first_options() -> impl Strategy<Value = ExchangeOptions> {
+    let history = option::weighted(0.2, Just(KEEPS_ALL));
+    history.prop_map(|history| ExchangeOptions { history, ..ExchangeOptions::default() })
+}
+
 /// Two exchanges with a queue each: most sequences have something to do from then on.
 pub(crate) fn first() -> impl Strategy<Value = Vec<Operation>> {
     let bound = |at: usize| {
-        (kind(), pattern(), options()).prop_map(move |(kind, pattern, options)| {
-            let (name, queue) = (EXCHANGES[at], QUEUES[at]);
-            vec![
-                Operation::DeclareExchange { name, kind, options: ExchangeOptions::default() },
-                Operation::DeclareQueue { name: queue, options },
-                Operation::Bind { queue, exchange: name, pattern },
-            ]
-        })
+        (kind(), first_options(), pattern(), options()).prop_map(
+            move |(kind, exchange_options, pattern, options)| {
+                let (name, queue) = (EXCHANGES[at], QUEUES[at]);
+                vec![
+                    Operation::DeclareExchange { name, kind, options: exchange_options },
+                    Operation::DeclareQueue { name: queue, options },
+                    Operation::Bind { queue, exchange: name, pattern },
+                ]
+            },
+        )
     };
     (bound(0), bound(1)).prop_map(|(first, second)| [first, second].concat())
 }
@@ -218,6 +232,7 @@ pub(crate) fn next(broker: &Broker) -> BoxedStrategy<Operation> {
     let multiple = (any::<Index>(), how.clone())
         .prop_map(|(place, how)| Operation::SettleMultiple { place, how });
     let settle = (any::<Index>(), how).prop_map(|(place, how)| Operation::Settle { place, how });
+    let rewind = (queue(), 0_u64..20).prop_map(|(queue, back)| Operation::Rewind { queue, back });
     let end = prop_oneof![Just(End::Close), Just(End::Kill), Just(End::PowerCut)];
     let subscription = (1_u32..4, 0_i32..2, prop::bool::weighted(0.1))
         .prop_map(|(prefetch, priority, exclusive)| Subscription { prefetch, priority, exclusive });
@@ -239,6 +254,7 @@ pub(crate) fn next(broker: &Broker) -> BoxedStrategy<Operation> {
         3 => transaction,
         11 => topology(),
         1 => queue().prop_map(|queue| Operation::Purge { queue }),
+        1 => rewind,
         1 => Just(Operation::Checkpoint),
         1 => Just(Operation::Reclaim),
         4 => (1_u64..40).prop_map(|seconds| Operation::Advance { seconds }),

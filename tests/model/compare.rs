@@ -9,7 +9,7 @@ use crate::{broker::Broker, queue::Queue, routing::Exchange};
 /// Compares everything.
 pub(crate) fn compare(engine: &Engine, broker: &Broker) {
     compare_topology(engine, broker);
-    for (name, queue) in &broker.queues {
+    for (name, queue) in broker.visible() {
         compare_queue(engine, name, queue, broker.all_written());
     }
     let report = engine.check(&mut |_| {}).unwrap();
@@ -48,7 +48,7 @@ fn compare_topology(engine: &Engine, broker: &Broker) {
         .collect();
     assert_eq!(leads, expected);
     let queues = topology.queues.iter().map(|one| (&one.name, &one.options));
-    assert!(queues.eq(broker.queues.iter().map(|(name, queue)| (name, &queue.options))));
+    assert!(queues.eq(broker.visible().map(|(name, queue)| (name, &queue.options))));
 }
 
 /// Messages and their bytes.

@@ -70,7 +70,7 @@ fn judge(engine: &Engine, before: &Broker, after: &Broker) {
         .collect();
     // Queues are those of before, but for some that came to their end.
     assert!(found.keys().all(|name| before.queues.contains_key(name)));
-    for (name, queue) in &after.queues {
+    for (name, queue) in after.visible() {
         judge_queue(&found[name], &before.queues[name], queue, before.next_place());
     }
     if after.queues.len() == before.queues.len() {

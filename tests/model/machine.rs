@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use fanlog::{
-    Config, Consumer, ConsumerOptions, Delivery, Engine, Error, ExchangeKind, Message,
+    Config, Consumer, ConsumerOptions, Delivery, Engine, Error, ExchangeKind, Message, Offset,
+    StartAt,
     clock::ManualClock,
     storage::{CrashMode, MemoryStorage},
 };
@@ -71,6 +72,7 @@ impl ReferenceStateMachine for Broker {
             Operation::Consume { queue, .. } => {
                 state.is_certain(queue) && state.consumers().len() < CONSUMERS_MAX
             }
+            Operation::Rewind { queue, .. } => state.may_rewind(queue),
             Operation::Receive { .. } | Operation::Cancel { .. } => !state.consumers().is_empty(),
             Operation::Publish(message) | Operation::PublishNumbered { message, .. } => {
                 !state.is_vague(message)
@@ -277,6 +279,12 @@ impl Machine {
                 self.settle_multiple(place.index(self.held.len()), *how)?;
             }
             Operation::Purge { queue } => return Ok(Answer::Purged(engine.purge_queue(queue)?)),
+            Operation::Rewind { queue, back } => {
+                let at = StartAt::Offset(Offset(self.next_place.saturating_sub(*back)));
+                let landed = engine.rewind(queue, at)?;
+                self.held.retain(|held| held.queue != *queue);
+                return Ok(Answer::Purged(landed.messages));
+            }
             Operation::Checkpoint => engine.checkpoint()?,
             Operation::Reclaim => {
                 self.pass(1)?;

@@ -2,7 +2,8 @@
 //!
 //! [`operations`] lists the calls, [`choice`] says which are worth making. [`broker`] says what every
 //! call has to answer: [`publishing`] what is stored, [`routing`] where it goes, [`queue`] what a queue
-//! holds and what leaves it by itself, [`letters`] where that goes, [`consuming`] who gets the rest. [`machine`] makes the calls on a real engine (stepped, on a
+//! holds and what leaves it by itself, [`letters`] where that goes, [`consuming`] who gets the
+//! rest, [`past`] what comes back; [`declaring`] exchanges, queues and bindings. [`machine`] makes the calls on a real engine (stepped, on a
 //! disk in memory whose power can be cut), [`compare`] compares after each: the topology, the depths
 //! of all queues, and the engine's own recount by brute force. A failure is shrunk to the shortest
 //! sequence.
@@ -21,10 +22,12 @@ mod choice;
 mod compare;
 mod consuming;
 mod cut;
+mod declaring;
 mod letters;
 mod machine;
 mod message;
 mod operations;
+mod past;
 mod publishing;
 mod queue;
 mod routing;

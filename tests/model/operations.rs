@@ -154,6 +154,11 @@ pub(crate) enum Operation {
     Purge {
         queue: &'static str,
     },
+    /// Brings back what its exchanges keep, from so many messages before the last one on.
+    Rewind {
+        queue: &'static str,
+        back: u64,
+    },
     Checkpoint,
     Reclaim,
     /// Time passes, and the background does what is due then.

@@ -123,8 +123,8 @@ impl Queue {
     }
 
     /// What is left of it when the store is opened.
-    pub(crate) fn opened(&mut self, now: Duration) {
-        self.watched = has_limits(&self.options);
+    pub(crate) fn opened(&mut self, now: Duration, watched: bool) {
+        self.watched = watched || has_limits(&self.options);
         self.used = now;
         self.roster = Roster::default();
         self.entries.retain(|entry| entry.durability != Durability::Transient);

@@ -25,7 +25,7 @@ impl Pattern {
     }
 
     /// Whether a binding of an exchange of this kind takes a message.
-    fn matches(self, kind: ExchangeKind, key: &str, headers: Headers) -> bool {
+    pub(crate) fn matches(self, kind: ExchangeKind, key: &str, headers: Headers) -> bool {
         match kind {
             ExchangeKind::Fanout => true,
             ExchangeKind::Topic => matches_words(&words(self.key), &words(key)),
@@ -57,6 +57,11 @@ impl Pattern {
             }
         })
     }
+}
+
+/// The name of what an exchange keeps: no queue has such a one.
+pub(crate) fn history_of(exchange: &str) -> String {
+    format!("history of {exchange}")
 }
 
 /// A binding of a queue.
@@ -108,7 +113,7 @@ pub(crate) struct Topology {
 
 impl Topology {
     /// The queues that a message goes to from an exchange that there is, each once.
-    pub(crate) fn queues_of(&self, entered: &str, key: &str, headers: Headers) -> BTreeSet<&str> {
+    pub(crate) fn queues_of(&self, entered: &str, key: &str, headers: Headers) -> BTreeSet<String> {
         let mut queues = BTreeSet::new();
         let (mut next, mut seen) = (vec![entered], BTreeSet::new());
         while let Some(at) = next.pop() {
@@ -128,7 +133,8 @@ impl Topology {
             if taken.is_empty() && led.is_empty() {
                 next.extend(exchange.options.alternate.as_deref());
             }
-            queues.extend(taken);
+            queues.extend(taken.into_iter().map(str::to_owned));
+            queues.extend(exchange.options.history.map(|_| history_of(at)));
             next.extend(led);
         }
         queues

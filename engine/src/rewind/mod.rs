@@ -207,6 +207,8 @@ fn attempt(
     }
     drop(held);
     number.map_or(Ok(()), |number| core.wait_for(&core.confirms, number, None))?;
+    // Some of it may have a time of its own.
+    core.limits.watch(core, queue);
     Ok(Some(landed))
 }
 
