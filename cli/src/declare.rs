@@ -1,14 +1,18 @@
 //! `fanlog declare`: sets up exchanges, queues and bindings.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
-use fanlog::{Change, Engine, ExchangeKind, ExchangeOptions, QueueOptions, Table};
+use fanlog::{
+    Change, Engine, ExchangeKind, ExchangeOptions, History, QueueOptions, StartAt, Table,
+};
 use serde::Serialize;
 
 use crate::{
+    duration,
     failure::{Failure, Status},
     output::{Output, exchange_name, one_line},
+    rewind,
     store::{self, IfMissing, Settings},
     table::Argument,
 };
@@ -41,6 +45,8 @@ Examples:
   fanlog declare orders exchange by-country --kind direct
   fanlog declare orders bind billing by-country --key de --key fr
   fanlog declare orders exchange events --kind topic --alternate placed
+  fanlog declare orders exchange results --kind topic --history-age 24h
+  fanlog declare orders bind billing results --key 'order.#' --from earliest
   fanlog declare orders bind-exchange placed events --key 'order.#'";
 
 #[derive(Subcommand)]
@@ -64,6 +70,12 @@ enum What {
         /// Exchange that gets what none of its bindings matches
         #[arg(long, value_name = "EXCHANGE")]
         alternate: Option<String>,
+        /// Keep what passes through it for so long, such as 24h
+        #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+        history_age: Option<Duration>,
+        /// Keep so many payload bytes of what passes through it
+        #[arg(long, value_name = "BYTES")]
+        history_bytes: Option<u64>,
     },
     /// Bind an exchange to an exchange
     BindExchange {
@@ -98,6 +110,9 @@ enum What {
         /// several times
         #[arg(long, default_value = "")]
         key: Vec<String>,
+        /// Where in the exchange's history it begins: earliest, latest or an offset
+        #[arg(long, default_value = "latest", value_parser = rewind::start)]
+        from: StartAt,
     },
 }
 
@@ -155,7 +170,13 @@ impl Declare {
                 let declare = |name| Change::DeclareQueue { name, options: &options };
                 names.iter().map(|name| declare(name)).collect()
             }
-            What::Bind { queue, exchange, key } => {
+            What::Bind { queue, exchange, key, from } if *from != StartAt::Latest => {
+                for key in key {
+                    engine.bind_from(queue, exchange, key, arguments, *from)?;
+                }
+                return Ok(());
+            }
+            What::Bind { queue, exchange, key, .. } => {
                 let bind = |routing_key| Change::Bind { queue, exchange, routing_key };
                 key.iter().map(|key| bind(key)).collect()
             }
@@ -176,14 +197,25 @@ impl Declare {
 
 impl What {
     fn exchange_options(&self) -> ExchangeOptions {
-        let Self::Exchange { transient, auto_delete, internal, alternate, .. } = self else {
+        let Self::Exchange {
+            transient,
+            auto_delete,
+            internal,
+            alternate,
+            history_age,
+            history_bytes,
+            ..
+        } = self
+        else {
             return ExchangeOptions::default();
         };
+        let history = History { age: *history_age, bytes: *history_bytes };
         ExchangeOptions {
             durable: !transient,
             auto_delete: *auto_delete,
             internal: *internal,
             alternate: alternate.clone(),
+            history: (history != History::default()).then_some(history),
             ..ExchangeOptions::default()
         }
     }
@@ -206,7 +238,7 @@ impl What {
             Self::Queue { names, .. } => {
                 names.iter().try_for_each(|name| output.line(&format!("queue {}", one_line(name))))
             }
-            Self::Bind { queue, exchange, key } => key.iter().try_for_each(|key| {
+            Self::Bind { queue, exchange, key, .. } => key.iter().try_for_each(|key| {
                 let exchange = exchange_name(exchange);
                 let (queue, key) = (one_line(queue), one_line(key));
                 output.line(&format!("binding {exchange} --[{key}]--> {queue}"))
@@ -233,7 +265,7 @@ impl<'a> From<&'a What> for Json<'a> {
                 Self::ExchangeBinding { destination, source, keys: key }
             }
             What::Queue { names, .. } => Self::Queues { names },
-            What::Bind { queue, exchange, key } => Self::Binding { queue, exchange, keys: key },
+            What::Bind { queue, exchange, key, .. } => Self::Binding { queue, exchange, keys: key },
         }
     }
 }

@@ -23,6 +23,7 @@ mod publish;
 mod purge;
 mod reclaim;
 mod repair;
+mod rewind;
 mod signals;
 mod store;
 mod table;
@@ -71,6 +72,7 @@ enum Command {
     Publish(publish::Publish),
     Consume(consume::Consume),
     Purge(purge::Purge),
+    Rewind(rewind::Rewind),
     Reclaim(reclaim::Reclaim),
     Repair(repair::Repair),
     Backup(backup::Backup),
@@ -88,6 +90,7 @@ impl Command {
             Self::Publish(command) => command.run(),
             Self::Consume(command) => command.run(),
             Self::Purge(command) => command.run(),
+            Self::Rewind(command) => command.run(),
             Self::Reclaim(command) => command.run(),
             Self::Repair(command) => command.run(),
             Self::Backup(command) => command.run(),
@@ -105,6 +108,7 @@ impl Command {
             Self::Publish(command) => &command.dir,
             Self::Consume(command) => &command.dir,
             Self::Purge(command) => &command.dir,
+            Self::Rewind(command) => &command.dir,
             Self::Reclaim(command) => &command.dir,
             Self::Repair(command) => &command.dir,
             Self::Backup(command) => &command.dir,

@@ -28,7 +28,7 @@ fn help_has_examples_for_every_command() {
         "torture publish",
         "torture verify",
     ];
-    for command in commands.into_iter().chain(["purge", "backup", "dump", "reclaim"]) {
+    for command in commands.into_iter().chain(["purge", "rewind", "backup", "dump", "reclaim"]) {
         let help = store.fine(&format!("{command} --help"));
         let examples = help.split_once("Examples:").expect("examples").1;
         assert!(examples.contains(&format!("fanlog {command} ")), "{help}");
@@ -45,6 +45,7 @@ fn a_store_that_is_not_there_is_not_made_by_looking() {
         "publish DIR --key q",
         "torture verify DIR",
         "purge DIR q",
+        "rewind DIR q",
         "backup DIR DIR2",
         "dump DIR",
         "reclaim DIR",

@@ -52,6 +52,24 @@ fn of_kind<'a>(items: &'a [Value], kind: &str) -> Vec<&'a Value> {
 }
 
 #[test]
+fn a_queue_is_bound_from_the_past_and_rewound() {
+    let store = Store::new();
+    store.fine("declare DIR exchange news --kind topic --history-bytes 1000000 --history-age 24h");
+    store.fine("declare DIR queue jobs late");
+    store.fine("declare DIR bind jobs news --key a");
+    store.fine_with_input("publish DIR --exchange news --key a", "1\n2\n3\n");
+    assert_eq!(store.fine("consume DIR --queue jobs").lines().count(), 3);
+    store.fine("declare DIR bind late news --key # --from 1");
+    assert_eq!(store.fine("consume DIR --queue late"), "2\n3\n");
+    assert_eq!(store.fine("rewind DIR jobs --to 2"), "1 messages came back, from offset 2\n");
+    let landed: Value = serde_json::from_str(&store.fine("rewind DIR jobs --json")).unwrap();
+    assert_eq!((&landed["messages"], &landed["clamped"]), (&Value::from(2), &Value::from(false)));
+    assert_eq!(store.fine("consume DIR --queue jobs"), "1\n2\n3\n");
+    store.run("rewind DIR nobody").is_error(2, "not-found");
+    assert!(store.fine("verify DIR").starts_with("ok: "));
+}
+
+#[test]
 fn purging_empties_one_queue_and_says_how_much() {
     let store = filled(3);
     assert_eq!(store.fine("purge DIR billing"), "purged 3\n");
