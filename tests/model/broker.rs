@@ -9,7 +9,7 @@ use crate::{
     declaring::known,
     operations::{End, Operation},
     queue::{At, Death, Entry, Flag, Place, Queue},
-    routing::{Exchange, Topology, history_of},
+    routing::{Exchange, Topology},
 };
 
 /// A message that was taken.
@@ -105,7 +105,7 @@ impl Broker {
 
     /// Queues, without what exchanges keep.
     pub(crate) fn visible(&self) -> impl Iterator<Item = (&String, &Queue)> {
-        self.queues.iter().filter(|(name, _)| !name.contains(' '))
+        self.queues.iter().filter(|(_, queue)| !queue.is_history)
     }
 
     /// The time since the beginning.
@@ -257,7 +257,7 @@ impl Broker {
         self.topology.leads.retain(|one| {
             exchanges.contains_key(&one.source) && exchanges.contains_key(&one.destination)
         });
-        for (name, queue) in &mut self.queues {
+        for queue in self.queues.values_mut() {
             // Flags are kept as "all below": at a close exactly, else as far as leases reached.
             let in_hand = |entry: &Entry| entry.at == At::Hand;
             let flagged =
@@ -271,7 +271,7 @@ impl Broker {
                     End::Kill | End::PowerCut => Flag::Maybe,
                 };
             }
-            queue.opened(self.now, name.starts_with(&history_of("")));
+            queue.opened(self.now);
         }
     }
 }

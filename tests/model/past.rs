@@ -1,5 +1,7 @@
 //! What exchanges keep, and how it comes back.
 
+use std::collections::BTreeSet;
+
 use fanlog::ErrorKind;
 
 use crate::{
@@ -12,18 +14,16 @@ impl Broker {
     /// What exchanges kept that are gone.
     pub(super) fn forget_histories(&mut self) {
         let exchanges = &self.topology.exchanges;
-        self.queues.retain(|name, _| {
-            let exchange = name.strip_prefix(&history_of(""));
-            exchange.is_none_or(|exchange| exchanges.contains_key(exchange))
-        });
+        let kept: BTreeSet<String> = exchanges.keys().map(|name| history_of(name)).collect();
+        self.queues.retain(|name, queue| !queue.is_history || kept.contains(name));
     }
 
     /// Whether it is certain what comes of a rewind: who has a message with a limit of deliveries, or
     /// what is not due, is not.
     pub(crate) fn may_rewind(&self, name: &str) -> bool {
         let Some(queue) = self.queues.get(name) else { return true };
-        let kept = self.queues.iter().filter(|(name, _)| name.starts_with(&history_of("")));
-        let mut kept = kept.flat_map(|(_, history)| &history.entries);
+        let kept = self.queues.values().filter(|queue| queue.is_history);
+        let mut kept = kept.flat_map(|history| &history.entries);
         let vague = queue.drops_head() && kept.any(|entry| entry.since > self.now());
         queue.options.delivery_limit.is_none() && queue.roster.len() == 0 && !vague
     }

@@ -104,6 +104,8 @@ pub(crate) type Gone = Vec<(Entry, Reason)>;
 #[derive(Debug, Clone)]
 pub(crate) struct Queue {
     pub(crate) options: QueueOptions,
+    /// It is what an exchange keeps, due or not.
+    pub(crate) is_history: bool,
     /// How many were declared before it.
     pub(crate) number: u64,
     pub(crate) entries: Vec<Entry>,
@@ -119,12 +121,12 @@ impl Queue {
         let options = options.clone();
         let watched = has_limits(&options);
         let (entries, roster) = (Vec::new(), Roster::default());
-        Self { options, number, entries, watched, used: now, roster }
+        Self { options, is_history: false, number, entries, watched, used: now, roster }
     }
 
     /// What is left of it when the store is opened.
-    pub(crate) fn opened(&mut self, now: Duration, watched: bool) {
-        self.watched = watched || has_limits(&self.options);
+    pub(crate) fn opened(&mut self, now: Duration) {
+        self.watched = self.is_history || has_limits(&self.options);
         self.used = now;
         self.roster = Roster::default();
         self.entries.retain(|entry| entry.durability != Durability::Transient);
@@ -186,7 +188,7 @@ impl Queue {
     }
 
     fn ready_in(&self, level: u8, now: Duration) -> impl Iterator<Item = &Entry> {
-        let ready = move |entry: &&Entry| entry.waits() && entry.since <= now;
+        let ready = move |entry: &&Entry| entry.waits() && (entry.since <= now || self.is_history);
         self.entries.iter().filter(ready).filter(move |entry| self.level(entry) == level)
     }
 
