@@ -37,7 +37,8 @@ const KNOWN_BYTES_MAX: usize = 1024;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Overflow {
-    /// The oldest ready messages are dropped, or dead-lettered. `drop-head`.
+    /// The oldest ready messages are dropped, or dead-lettered; of several priorities the lowest
+    /// first. What is not due counts until the queue has come to it. `drop-head`.
     #[default]
     DropHead,
     /// The queue does not get a message that it has no room for; others do, and the publisher is told

@@ -286,3 +286,17 @@ fn statistics_tell_bytes_ready_and_unacked_and_the_age_of_the_oldest() {
     assert_eq!((view().ready_bytes, view().oldest_age), (0, None));
     nothing(&consume(&engine, "jobs", 1));
 }
+
+#[test]
+fn what_came_back_by_a_rewind_is_shown_at_once() {
+    let (_machine, engine) = with_jobs();
+    let history = Some(fanlog::History::of_bytes(1 << 20));
+    let options = fanlog::ExchangeOptions { history, ..fanlog::ExchangeOptions::default() };
+    engine.declare_exchange_with("news", fanlog::ExchangeKind::Fanout, &options).unwrap();
+    engine.bind("jobs", "news", "").unwrap();
+    engine.publisher().publish_confirmed(&fanlog::Message::new("news", "", b"a")).unwrap();
+    engine.get("jobs").unwrap().unwrap().ack().unwrap().wait().unwrap();
+    assert!(engine.peek("jobs", 9).unwrap().is_empty());
+    assert_eq!(engine.rewind("jobs", fanlog::StartAt::Earliest).unwrap().messages, 1);
+    assert_eq!(engine.peek("jobs", 9).unwrap().len(), 1);
+}

@@ -33,7 +33,13 @@ fn cases() -> u32 {
 }
 
 prop_state_machine! {
-    #![proptest_config(Cases { cases: cases(), failure_persistence: None, max_local_rejects: u32::MAX, ..Cases::default() })]
+    #![proptest_config(Cases {
+        cases: cases(),
+        failure_persistence: None,
+        // Of calls that can't be another is chosen.
+        max_local_rejects: u32::MAX,
+        ..Cases::default()
+    })]
 
     #[test]
     fn every_call_answers_what_the_broker_says_and_counters_are_what_a_recount_finds(

@@ -142,8 +142,12 @@ impl Drop for Getter {
 ///
 /// If the log could not be read.
 pub(crate) fn peek(core: &Core, queue: &Arc<Queue>, most: usize) -> Result<Vec<Browsed>> {
-    let dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut levels = dispatch.get().map_or_else(Vec::new, |dispatch| dispatch.source.ready(most));
+    let mut dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut levels = dispatch.get_mut().map_or_else(Vec::new, |dispatch| {
+        // After a rewind it is shown what the cursors will come to; during one, as it is.
+        let _goes_on = dispatch.goes_on(queue);
+        dispatch.source.ready(most)
+    });
     drop(dispatch);
     if levels.is_empty() {
         let readers = Reader::of_levels(queue).into_iter().rev();
