@@ -3,8 +3,8 @@
 use arbitrary::Arbitrary;
 use fanlog_segment_format::{
     AckBytes, AckEncoder, AckItem, Control, CountList, DurabilityMode, Epoch, ExchangeId, GroupId,
-    MessageRecord, Offset, PAGE_WORDS, PublisherId, QueueId, RECORD_ALIGN, Record, RouteId, RowList,
-    U32List, align_up, seal_record, seed_record, verify_record,
+    MessageRecord, Offset, PAGE_WORDS, PublisherId, QueueId, RECORD_ALIGN, Record, RouteId,
+    RowList, U32List, align_up, seal_record, seed_record, verify_record,
 };
 
 use crate::STORE;
@@ -108,6 +108,7 @@ fn control(fields: &ControlFields<'_>) {
     counts.sort_unstable();
     counts.dedup_by_key(|&mut (offset, _)| offset);
     let acks = ack_set(&fields.runs);
+    let (members, segments) = ([[1, x], [2, y]], [[3, x, y, z, x]]);
     let control = match fields.which % 20 {
         0 => Control::RouteDefine { route: RouteId(a), groups: U32List::from_slice(&list) },
         1 => Control::ExchangeDeclare {
@@ -168,8 +169,8 @@ fn control(fields: &ControlFields<'_>) {
             queue: QueueId(a),
             to: Offset(x),
             mark: Offset(y),
-            members: RowList::from_slice(&[[1, x], [2, y]]),
-            segments: RowList::from_slice(&[[3, x, y, z, x]]),
+            members: RowList::from_slice(&members),
+            segments: RowList::from_slice(&segments),
             brought: AckBytes(&acks),
             passed: AckBytes(&acks),
         },

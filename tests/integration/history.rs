@@ -9,8 +9,8 @@ use std::{
 };
 
 use fanlog::{
-    Delivery, Engine, Error, ExchangeKind, ExchangeOptions, History, Landed, Message, Offset,
-    Overflow, QueueOptions, StartAt, Table, clock::Clock,
+    Change, Delivery, Engine, Error, ExchangeKind, ExchangeOptions, History, Landed, Message,
+    Offset, Overflow, QueueOptions, StartAt, Table, clock::Clock,
 };
 
 use crate::support::{
@@ -470,6 +470,34 @@ fn what_does_not_survive_a_restart_is_in_no_history_after_it() {
     engine.declare_queue("later").unwrap();
     bind_from(&engine, "later", "", StartAt::Earliest);
     holds(&engine, "later", &["a"]);
+}
+
+#[test]
+fn an_exchange_that_is_declared_anew_has_kept_nothing_yet() {
+    let (machine, engine) = with_news(ExchangeKind::Fanout);
+    publish(&engine, "", "a");
+    engine.declare_queue("late").unwrap();
+    bind_from(&engine, "late", "", StartAt::Earliest);
+    engine.delete_exchange("news").unwrap();
+    let options = keeping(History::of_bytes(1 << 20));
+    let declare =
+        Change::DeclareExchangeWith { name: "news", kind: ExchangeKind::Fanout, options: &options };
+    // All or nothing: what was declared is taken back.
+    let bind = Change::Bind { queue: "none", exchange: "news", routing_key: "" };
+    assert!(matches!(engine.change(&[declare, bind]), Err(Error::NotFound { .. })));
+    assert!(engine.topology().exchanges.is_empty());
+    engine.change(&[declare]).unwrap();
+    publish(&engine, "", "b");
+    assert_eq!(bind_from(&engine, "late", "", StartAt::Earliest).messages, 1);
+    holds(&engine, "late", &["a", "b"]);
+    let engine = machine.power_cut().open();
+    publish(&engine, "", "c");
+    holds(&engine, "late", &["a", "b", "c"]);
+    engine.declare_queue("later").unwrap();
+    assert_eq!(bind_from(&engine, "later", "", StartAt::Earliest).messages, 2);
+    engine.delete_exchange("news").unwrap();
+    settle(&engine);
+    holds(&engine, "later", &["b", "c"]);
 }
 
 #[test]
