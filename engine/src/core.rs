@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! rewinding -> tables -> append          topology changes; rewinds also take all others' at times
+//! tables -> dispatch                     deletes on condition; whoever has dispatch only tries tables
 //! named publishers -> append; a named publisher -> append     numbered messages
 //! pipeline -> append                     begin, complete
 //! pipeline -> dirty list -> queue dirty  begin
@@ -17,7 +18,8 @@
 use std::{
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        TryLockError,
         atomic::{AtomicBool, AtomicU64, Ordering, fence},
     },
     time::Duration,
@@ -217,6 +219,32 @@ impl Core {
         tables.exchange_name(id).unwrap_or_else(|| Arc::from(""))
     }
 
+    /// The tables, or, if it would have to wait for them, [`Error::Timeout`].
+    ///
+    /// For those who hold a lock that comes before the tables': who changes them may want it.
+    fn tables_at_once(&self) -> Result<RwLockReadGuard<'_, Tables>> {
+        match self.tables.try_read() {
+            Ok(tables) => Ok(tables),
+            Err(TryLockError::Poisoned(tables)) => Ok(tables.into_inner()),
+            Err(TryLockError::WouldBlock) => Err(Error::Timeout),
+        }
+    }
+
+    /// The same, to change them.
+    fn tables_to_change_at_once(&self) -> Result<RwLockWriteGuard<'_, Tables>> {
+        match self.tables.try_write() {
+            Ok(tables) => Ok(tables),
+            Err(TryLockError::Poisoned(tables)) => Ok(tables.into_inner()),
+            Err(TryLockError::WouldBlock) => Err(Error::Timeout),
+        }
+    }
+
+    /// [`Core::exchange_name`], or [`Error::Timeout`] where that would have to wait.
+    pub(crate) fn exchange_name_at_once(&self, id: ExchangeId) -> Result<Arc<str>> {
+        let tables = self.tables_at_once()?;
+        Ok(tables.exchange_name(id).unwrap_or_else(|| Arc::from("")))
+    }
+
     /// Memory of readers beyond the window.
     pub(crate) fn pinned_bytes(&self) -> usize {
         let state = self.append.lock();
@@ -270,15 +298,23 @@ impl Core {
     }
 
     /// Routes a message to all but some of the queues that it would go to; `None` if none is left.
+    /// `at_once`: the caller holds a queue's dispatch lock.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`] if it is to be at once and others have the tables.
     pub(crate) fn route_without(
         &self,
-        exchange: &str,
-        key: &str,
-        headers: &[u8],
+        (exchange, key, headers): (&str, &str, &[u8]),
         transient: bool,
+        at_once: bool,
         queues: impl Fn(&Tables) -> Vec<QueueId>,
     ) -> Result<Option<Routed>> {
-        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let tables = if at_once {
+            self.tables_at_once()?
+        } else {
+            self.tables.read().unwrap_or_else(PoisonError::into_inner)
+        };
         let matched = tables.without(tables.matched(exchange, key, headers)?, &queues(&tables))?;
         if matched.groups.is_empty() {
             return Ok(None);
@@ -287,7 +323,11 @@ impl Core {
             return Ok(Some(routed));
         }
         drop(tables);
-        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let mut tables = if at_once {
+            self.tables_to_change_at_once()?
+        } else {
+            self.tables.write().unwrap_or_else(PoisonError::into_inner)
+        };
         let matched = tables.without(tables.matched(exchange, key, headers)?, &queues(&tables))?;
         if matched.groups.is_empty() {
             return Ok(None);

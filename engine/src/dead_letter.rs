@@ -2,7 +2,7 @@
 //!
 //! In: messages, from `deliver::leaving`, under the dispatch lock of their queue. Out: one batch with
 //! their copies and the ack of the originals. Nothing here waits: where there is no room for the copies,
-//! the messages stay where they are, to be moved later.
+//! or the topology changes just then, the messages stay where they are, to be moved later.
 //!
 //! What a full queue refuses is copied by its publisher, beside the message itself.
 //!
@@ -10,6 +10,8 @@
 //! M2. A message goes in a circle only if somebody rejected it on the way round.
 
 mod history;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{
     Arc,
@@ -41,25 +43,21 @@ struct Letter {
 }
 
 impl Letter {
-    /// `None` if its bytes are damaged: there is nothing to copy.
-    fn of(core: &Core, queue: &Queue, claim: &Claim, reason: Reason) -> Result<Option<Self>> {
-        let ready = claim.read(core)?;
-        if ready.damage.is_some() {
-            return Ok(None);
-        }
+    /// The copy of a message that is not damaged, and that was published to `exchange`.
+    fn of(core: &Core, queue: &Queue, ready: Ready, reason: Reason, exchange: &str) -> Self {
         let bytes = ready.guard.bytes();
         let key = String::from_utf8_lossy(ready.fields.key.of(bytes)).into_owned();
         let death = Death {
             queue: &queue.name,
             reason,
-            exchange: &core.exchange_name(ready.fields.exchange),
+            exchange,
             key: &key,
             time_us: core.clock.wall_us(),
         };
         let headers = ready.fields.headers.of(bytes);
         let (not_to, headers) = (cycling(headers, &death), with_death(headers, &death));
         let key = queue.options().dead_letter_key.clone().unwrap_or(key);
-        Ok(Some(Self { ready, key, headers, not_to }))
+        Self { ready, key, headers, not_to }
     }
 
     fn message<'a>(&'a self, exchange: &'a str) -> Message<'a> {
@@ -100,7 +98,8 @@ impl<'a> Refused<'a> {
         let not_to = cycling(message.headers, &death);
         let headers = with_death(message.headers, &death);
         let key = key.unwrap_or(message.routing_key);
-        let routed = route(core, exchange, key, &headers, &not_to, is_transient(message))?;
+        let to = (exchange, key, headers.as_slice());
+        let routed = route(core, to, &not_to, is_transient(message), false)?;
         Ok(routed.map(|routed| Self { exchange, key, headers, routed }))
     }
 
@@ -126,16 +125,15 @@ fn durability(transient: bool) -> Durability {
     if transient { Durability::Transient } else { Durability::Synced }
 }
 
-/// Where a copy goes; `None` if nowhere: then there is none.
+/// Where a copy with this exchange, key and these headers goes; `None` if nowhere: then there is none.
 fn route(
     core: &Core,
-    exchange: &str,
-    key: &str,
-    headers: &[u8],
+    to: (&str, &str, &[u8]),
     not_to: &[String],
     transient: bool,
+    at_once: bool,
 ) -> Result<Option<Routed>> {
-    let routed = core.route_without(exchange, key, headers, transient, |tables| {
+    let routed = core.route_without(to, transient, at_once, |tables| {
         let queues = not_to.iter().filter_map(|name| tables.queue(name).ok());
         queues.collect::<Vec<QueueId>>()
     });
@@ -158,16 +156,24 @@ pub(crate) fn relocate(
     let exchange = queue.options().dead_letter_exchange.as_deref().unwrap_or_default();
     let mut letters = Vec::with_capacity(leaving.len());
     for (claim, reason) in leaving {
-        letters.extend(Letter::of(core, queue, claim, *reason)?);
+        let ready = claim.read(core)?;
+        // Of one whose bytes are damaged there is nothing to copy.
+        if ready.damage.is_none() {
+            let Ok(exchange) = core.exchange_name_at_once(ready.fields.exchange) else {
+                return Ok(false);
+            };
+            letters.push(Letter::of(core, queue, ready, *reason, &exchange));
+        }
     }
     let claims: Vec<Claim> = leaving.iter().map(|(claim, _)| *claim).collect();
     loop {
         let (mut messages, mut targets) = (Vec::new(), Vec::new());
         for letter in &letters {
-            // The engine ended, or numbers are used up: it stays as it is.
+            // The engine ended, numbers are used up, or the topology changes just now and whoever does
+            // it may wait for this queue: it stays as it is.
             let Letter { ready, key, headers, not_to } = letter;
-            let transient = ready.fields.transient;
-            let Ok(target) = route(core, exchange, key, headers, not_to, transient) else {
+            let to = (exchange, key.as_str(), headers.as_slice());
+            let Ok(target) = route(core, to, not_to, ready.fields.transient, true) else {
                 return Ok(false);
             };
             if let Some(target) = target {

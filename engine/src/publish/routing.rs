@@ -35,7 +35,7 @@ impl Publisher {
         let transient = message.durability == Durability::Transient;
         let (exchange, key, headers) = (message.exchange, message.routing_key, message.headers);
         // Should the topology change meanwhile, ids of queues still mean the same, or nothing.
-        let routed = core.route_without(exchange, key, headers, transient, |_| {
+        let routed = core.route_without((exchange, key, headers), transient, false, |_| {
             full.iter().map(|gate| gate.id).collect()
         })?;
         for gate in full {
