@@ -293,6 +293,10 @@ fn what_a_newer_version_wrote_is_told_apart_from_damage() {
     let path = &files(&store, "ckpt")[0];
     let mut bytes = fs::read(path).unwrap();
     bytes[8] = 9;
+    fs::write(path, &bytes).unwrap();
+    let ended = store.run("dump DIR --json");
+    assert_eq!(ended.status, Some(3), "right but for its version: {ended:?}");
+    bytes[60] ^= 1;
     fs::write(path, bytes).unwrap();
     let ended = store.run("dump DIR --json");
     assert_eq!(ended.status, Some(6), "{ended:?}");
