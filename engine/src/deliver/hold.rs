@@ -54,8 +54,11 @@ impl Dispatch {
         let end = self.source.handed_out_end().max(leaving);
         // Those from before the store was opened.
         let recovered = queue.recovered_mark();
-        let oldest = Reader::of_all(queue).peek(core, queue).ok().flatten();
-        if oldest.is_none_or(|oldest| oldest >= recovered) { end } else { end.max(recovered) }
+        match Reader::of_all(queue).peek(core, queue) {
+            Ok(oldest) if oldest.is_none_or(|oldest| oldest >= recovered) => end,
+            // What can't be read may be one of them.
+            _ => end.max(recovered),
+        }
     }
 }
 
