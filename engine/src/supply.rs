@@ -46,20 +46,27 @@ struct Filling {
     free: FreeFile,
     file: Arc<dyn StorageFile>,
     filled: u64,
+    /// A piece, made once: the first touch of its memory costs more than what it is written for.
+    zeros: AlignedBuffer,
 }
 
 impl Filling {
+    fn new(free: FreeFile, file: Arc<dyn StorageFile>) -> Self {
+        let piece = usize::try_from(free.bytes).map_or(PIECE_BYTES, |bytes| bytes.min(PIECE_BYTES));
+        Self { free, file, filled: 0, zeros: AlignedBuffer::zeroed(piece) }
+    }
+
     /// Bytes of the next piece.
-    fn piece(&self) -> u64 {
-        (self.free.bytes - self.filled).min(PIECE_BYTES as u64)
+    fn piece(&self) -> usize {
+        let left = self.free.bytes - self.filled;
+        usize::try_from(left).map_or(self.zeros.len(), |left| left.min(self.zeros.len()))
     }
 
     /// Writes the next piece of zeros; after the last one, syncs the file.
     fn write_piece(&self) -> std::io::Result<()> {
         let piece = self.piece();
-        let zeros = AlignedBuffer::zeroed(usize::try_from(piece).expect("at most a piece"));
-        self.file.write_all_at(self.filled, &zeros, WriteSync::None)?;
-        if self.filled + piece == self.free.bytes { self.file.sync() } else { Ok(()) }
+        self.file.write_all_at(self.filled, &self.zeros[..piece], WriteSync::None)?;
+        if self.filled + piece as u64 == self.free.bytes { self.file.sync() } else { Ok(()) }
     }
 }
 
@@ -234,7 +241,7 @@ impl Supply {
             state.free.push_back(free);
             self.count(&state);
         } else {
-            state.filling = Some(Filling { free, file, filled: 0 });
+            state.filling = Some(Filling::new(free, file));
         }
         Ok(true)
     }
@@ -250,7 +257,7 @@ impl Supply {
             self.lock().filling = Some(filling);
             return Err(Error::io(FileOp::Allocate, storage.path(&name), source));
         }
-        let piece = filling.piece();
+        let piece = filling.piece() as u64;
         core.stats.other_written(piece);
         filling.filled += piece;
         let done = filling.filled == filling.free.bytes;
