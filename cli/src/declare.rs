@@ -12,7 +12,7 @@ use crate::{
     duration,
     failure::{Failure, Status},
     output::{Output, exchange_name, one_line},
-    rewind,
+    start,
     store::{self, IfMissing, Settings},
     table::Argument,
 };
@@ -47,6 +47,7 @@ Examples:
   fanlog declare orders exchange events --kind topic --alternate placed
   fanlog declare orders exchange results --kind topic --history-age 24h
   fanlog declare orders bind billing results --key 'order.#' --from earliest
+  fanlog declare orders bind shipping results --key 'order.#' --from 90m
   fanlog declare orders bind-exchange placed events --key 'order.#'";
 
 #[derive(Subcommand)]
@@ -110,8 +111,9 @@ enum What {
         /// several times
         #[arg(long, default_value = "")]
         key: Vec<String>,
-        /// Where in the exchange's history it begins: earliest, latest or an offset
-        #[arg(long, default_value = "latest", value_parser = rewind::start)]
+        /// Where in the exchange's history it begins: earliest, latest, an offset, a date such as
+        /// 2026-11-23T01:30:00Z, or a time ago such as 90m
+        #[arg(long, default_value = "latest", value_parser = start::parse)]
         from: StartAt,
     },
 }

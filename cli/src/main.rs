@@ -25,6 +25,7 @@ mod reclaim;
 mod repair;
 mod rewind;
 mod signals;
+mod start;
 mod store;
 mod table;
 mod torture;

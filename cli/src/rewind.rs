@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use fanlog::{Landed, Offset, StartAt};
+use fanlog::{Landed, StartAt};
 use serde::Serialize;
 
 use crate::{
     failure::{Failure, Status},
     output::Output,
+    start,
     store::{self, IfMissing, Settings},
 };
 
@@ -17,33 +18,22 @@ use crate::{
 /// Prints where in the history that begins, and how many messages it is; on return it is durable.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  fanlog rewind orders billing\n  fanlog rewind orders billing --to 120000"
+    after_help = "Examples:\n  fanlog rewind orders billing\n  fanlog rewind orders billing --to 120000\n  fanlog rewind orders billing --to 90m\n  fanlog rewind orders billing --to 2026-11-23T01:30:00Z"
 )]
 pub(crate) struct Rewind {
     /// Directory of the store
     pub(crate) dir: PathBuf,
     /// Name of the queue
     queue: String,
-    /// Where to begin: earliest, latest or an offset
-    #[arg(long, default_value = "earliest", value_parser = start)]
+    /// Where to begin: earliest, latest, an offset, a date such as 2026-11-23T01:30:00Z, or a time ago
+    /// such as 90m
+    #[arg(long, default_value = "earliest", value_parser = start::parse)]
     to: StartAt,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     settings: Settings,
-}
-
-/// Parses where to begin.
-pub(crate) fn start(text: &str) -> Result<StartAt, String> {
-    match text {
-        "earliest" => Ok(StartAt::Earliest),
-        "latest" => Ok(StartAt::Latest),
-        offset => offset
-            .parse()
-            .map(|offset| StartAt::Offset(Offset(offset)))
-            .map_err(|_| "expected earliest, latest or an offset".to_owned()),
-    }
 }
 
 impl Rewind {

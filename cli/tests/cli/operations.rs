@@ -66,6 +66,16 @@ fn a_queue_is_bound_from_the_past_and_rewound() {
     assert_eq!((&landed["messages"], &landed["clamped"]), (&Value::from(2), &Value::from(false)));
     assert_eq!(store.fine("consume DIR --queue jobs"), "1\n2\n3\n");
     store.run("rewind DIR nobody").is_error(2, "not-found");
+    // By the date too: all of it was published in the last hour, and none of it will be in 2999.
+    assert_eq!(store.fine("rewind DIR jobs --to 1h"), "3 messages came back, from offset 0\n");
+    let future = store.fine("rewind DIR late --to 2999-01-01T00:00:00Z");
+    assert!(future.starts_with("0 messages came back"), "{future}");
+    store.fine("declare DIR queue dated");
+    store.fine("declare DIR bind dated news --key a --from 2000-01-01");
+    assert_eq!(store.fine("consume DIR --queue dated"), "1\n2\n3\n");
+    let ended = store.run("rewind DIR jobs --to yesterday");
+    assert_eq!(ended.status, Some(2));
+    assert!(ended.stderr.contains("yesterday"), "{ended:?}");
     assert!(store.fine("verify DIR").starts_with("ok: "));
 }
 
