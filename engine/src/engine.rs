@@ -237,7 +237,8 @@ impl Engine {
     /// # Errors
     ///
     /// [`Error::Mismatch`] if it exists with other options: which, and both values; [`Error::Argument`]
-    /// for options that can't be; [`Error::Name`]. Nothing was changed then.
+    /// for options that can't be; [`Error::Refused`] for a name that begins with `amq.`;
+    /// [`Error::Name`]. Nothing was changed then.
     pub fn declare_queue_with(&self, name: &str, options: &QueueOptions) -> Result<()> {
         self.change(&[Change::DeclareQueue { name, options }])
     }
@@ -521,7 +522,8 @@ impl Engine {
     ///
     /// [`Error::NotFound`], [`Error::Name`], [`Error::ReadOnly`], [`Error::Closed`];
     /// [`Error::TagInUse`] if the queue has a consumer of that tag; [`Error::InUse`] if another
-    /// consumer is exclusive, or this one wants to be and there are others.
+    /// consumer is exclusive, or this one wants to be and there are others; [`Error::Refused`] if it
+    /// wants to be and the queue has a single active consumer.
     #[expect(clippy::needless_pass_by_value, reason = "options are made for one call")]
     pub fn consume(&self, queue: &str, options: ConsumerOptions) -> Result<Consumer> {
         let core = &self.owner.core;

@@ -81,6 +81,20 @@ fn options_that_can_not_be_are_refused_and_nothing_is_declared() {
 }
 
 #[test]
+fn names_of_the_brokers_own_are_refused() {
+    let machine = Machine::new();
+    let engine = machine.open();
+    for error in [
+        engine.declare_queue("amq.mine").unwrap_err(),
+        engine.declare_exclusive_queue("amq.mine", &QueueOptions::default()).unwrap_err(),
+    ] {
+        assert!(matches!(&error, Error::Refused { what, .. } if what.contains("amq.mine")));
+        assert_eq!(error.kind(), ErrorKind::Usage);
+    }
+    assert!(engine.topology().queues.is_empty());
+}
+
+#[test]
 fn one_call_of_many_changes_compares_options_with_what_it_declared_before() {
     let machine = Machine::new();
     let engine = machine.open();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fanlog::{Consumer, ConsumerOptions, Delivery, Engine, QueueOptions};
+use fanlog::{Consumer, ConsumerOptions, Delivery, Engine, Error, QueueOptions};
 
 use crate::support::{
     Machine, PATIENCE, consume, next, nothing, offsets, publish, publish_numbers, ready, start,
@@ -52,6 +52,15 @@ fn the_first_gets_everything_and_the_next_takes_over_when_it_goes() {
     drop(second);
     assert_eq!(ready(&third).len(), 10);
     drop(third);
+    assert_eq!(active(&engine), None);
+}
+
+#[test]
+fn nobody_consumes_exclusively_where_others_are_to_follow() {
+    let (_machine, engine) = single();
+    let exclusive = ConsumerOptions { exclusive: true, ..ConsumerOptions::default() };
+    let error = engine.consume("jobs", exclusive).unwrap_err();
+    assert!(matches!(&error, Error::Refused { what, .. } if what.contains("jobs")), "{error}");
     assert_eq!(active(&engine), None);
 }
 

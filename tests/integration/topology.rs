@@ -351,16 +351,24 @@ fn a_queue_declared_again_after_its_deletion_is_empty() {
 }
 
 #[test]
-fn a_fanout_binding_does_not_look_at_its_key() {
-    let (_machine, engine) = machine_with_fanout(&["query"]);
+fn a_fanout_binding_does_not_match_its_key_which_tells_it_from_others_all_the_same() {
+    let (machine, engine) = machine_with_fanout(&["query"]);
     engine.bind("query", "results", "another").unwrap();
-    let bindings = engine.topology().bindings;
-    assert_eq!(bindings.len(), 1);
-    assert_eq!(bindings[0].routing_key, "");
-    send(&engine, "results", "another", "once");
-    assert_eq!(unacked(&engine, "query"), ["once"]);
-    engine.unbind("query", "results", "whatever").unwrap();
-    assert_eq!(refused(&engine, "results", ""), ErrorKind::Unroutable);
+    send(&engine, "results", "third", "once");
+    engine.unbind("query", "results", "").unwrap();
+    let error = engine.unbind("query", "results", "").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    engine.checkpoint().unwrap();
+    for engine in [machine.power_cut().open(), engine] {
+        let bindings = engine.topology().bindings;
+        assert_eq!(bindings.len(), 1);
+        assert_eq!(bindings[0].routing_key, "another");
+        send(&engine, "results", "", "still");
+        assert_eq!(unacked(&engine, "query"), ["once", "still"]);
+        engine.unbind("query", "results", "another").unwrap();
+        assert_eq!(refused(&engine, "results", ""), ErrorKind::Unroutable);
+        sound(&engine);
+    }
 }
 
 #[test]

@@ -159,7 +159,11 @@ impl Broker {
     ) -> Result<Answer, ErrorKind> {
         let number = self.subscribed;
         let &Subscription { prefetch, priority, exclusive } = options;
-        let consumers = &mut self.queue(queue)?.roster.consumers;
+        let found = self.queue(queue)?;
+        if exclusive && found.options.single_active_consumer {
+            return Err(ErrorKind::Usage);
+        }
+        let consumers = &mut found.roster.consumers;
         if consumers.iter().any(|other| exclusive || other.exclusive) {
             return Err(ErrorKind::InUse);
         }

@@ -37,7 +37,7 @@ impl Broker {
         pattern: Pattern,
     ) -> Result<Lead, ErrorKind> {
         self.exchange(destination)?;
-        let pattern = pattern.of(self.exchange(source)?.kind);
+        self.exchange(source)?;
         let [destination, source] = [destination, source].map(str::to_owned);
         Ok(Lead { destination, source, pattern })
     }
@@ -100,7 +100,7 @@ impl Broker {
         pattern: Pattern,
     ) -> Result<Binding, ErrorKind> {
         self.queue(queue)?;
-        let pattern = pattern.of(self.exchange(exchange)?.kind);
+        self.exchange(exchange)?;
         let [queue, exchange] = [queue, exchange].map(str::to_owned);
         Ok(Binding { queue, exchange, pattern })
     }

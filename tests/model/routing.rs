@@ -16,14 +16,6 @@ pub(crate) struct Pattern {
 }
 
 impl Pattern {
-    /// That of every binding of a fanout exchange, which looks at nothing.
-    const ALL: Self = Self { key: "", x_match: None, headers: &[] };
-
-    /// As an exchange takes it.
-    pub(crate) fn of(self, kind: ExchangeKind) -> Self {
-        if kind == ExchangeKind::Fanout { Self::ALL } else { self }
-    }
-
     /// Whether a binding of an exchange of this kind takes a message.
     pub(crate) fn matches(self, kind: ExchangeKind, key: &str, headers: Headers) -> bool {
         match kind {

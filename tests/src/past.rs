@@ -286,7 +286,7 @@ impl PastWorld {
     fn rule(&mut self) -> (usize, &'static str) {
         let exchange = self.random.place(3);
         let keys: &[&str] = match EXCHANGES[exchange].1 {
-            ExchangeKind::Fanout => &[""],
+            ExchangeKind::Fanout => &["", "k"],
             ExchangeKind::Topic => &["k.#", "*", "#"],
             _ => &KEYS,
         };

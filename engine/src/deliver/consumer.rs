@@ -62,7 +62,7 @@ impl Consumer {
     /// # Errors
     ///
     /// [`Error::NotFound`] if the queue is gone; [`Error::TagInUse`], [`Error::InUse`],
-    /// [`Error::Name`], and what the engine ended with.
+    /// [`Error::Name`], [`Error::Refused`], and what the engine ended with.
     pub(crate) fn new(
         core: &Arc<Core>,
         queue: &Arc<Queue>,
@@ -76,6 +76,11 @@ impl Consumer {
                 name: options.tag.chars().take(64).collect(),
                 limit: NAME_BYTES_MAX,
             });
+        }
+        if options.exclusive && queue.options().single_active_consumer {
+            let what = format!("exclusive consuming of queue {:?}", queue.name);
+            let why = "it has a single active consumer, which others may wait to follow";
+            return Err(Error::Refused { what, why: why.to_owned() });
         }
         let mut dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
         if queue.is_gone() {

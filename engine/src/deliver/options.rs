@@ -16,7 +16,7 @@ pub struct ConsumerOptions {
     /// equals. Default 0; may be negative.
     pub priority: i32,
     /// It wants to be the only consumer: refused while there are others, and keeps others out while
-    /// it is there. Default false.
+    /// it is there. Not where the queue has a single active consumer. Default false.
     pub exclusive: bool,
 }
 

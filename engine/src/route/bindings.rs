@@ -131,16 +131,11 @@ impl Tables {
         check_key(key)?;
         let exchange = self.exchange_id(name)?;
         let found = self.exchanges.get(&exchange).ok_or_else(|| not_found("exchange", name))?;
-        let rule = match found.kind {
-            // It looks at neither.
-            ExchangeKind::Fanout => Rule::new("", &Table::new()),
-            ExchangeKind::Headers => {
-                headers::check(arguments)?;
-                Rule::new(key, arguments)
-            }
-            ExchangeKind::Direct | ExchangeKind::Topic => Rule::new(key, arguments),
-        };
-        Ok(Found { exchange, kind: found.kind, rule: Arc::new(rule) })
+        if found.kind == ExchangeKind::Headers {
+            headers::check(arguments)?;
+        }
+        // Also where keys and arguments are not looked at they tell bindings apart.
+        Ok(Found { exchange, kind: found.kind, rule: Arc::new(Rule::new(key, arguments)) })
     }
 }
 

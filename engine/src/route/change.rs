@@ -59,7 +59,7 @@ pub enum Change<'a> {
         queue: &'a str,
         /// The exchange; not the default one, which reaches every queue by its name.
         exchange: &'a str,
-        /// At most 255 bytes. A fanout exchange does not look at it.
+        /// At most 255 bytes. A fanout exchange does not match it, but it tells bindings apart.
         routing_key: &'a str,
     },
     /// Undoes a binding; what it brought to the queue stays there.
@@ -72,7 +72,7 @@ pub enum Change<'a> {
         routing_key: &'a str,
     },
     /// Binds a queue with arguments. It is no change if a binding with the same key and arguments
-    /// exists; with others it is another binding. A fanout exchange looks at neither.
+    /// exists; with others it is another binding, of a fanout exchange too.
     BindWith {
         /// The queue.
         queue: &'a str,

@@ -25,6 +25,15 @@ const FIRST_PREDECLARED: ExchangeId = ExchangeId(u32::MAX - 4);
 /// Begins names that only predeclared exchanges have.
 const RESERVED: &str = "amq.";
 
+/// Whether whoever declares something may give it this name.
+pub(super) fn check_not_reserved(what: &str, name: &str) -> Result<()> {
+    if !name.starts_with(RESERVED) {
+        return Ok(());
+    }
+    let why = "names that begin with \"amq.\" are reserved";
+    Err(refused(&format!("declaration of {what} {name:?}"), why))
+}
+
 impl Exchange {
     fn new(name: &str, kind: ExchangeKind, options: Option<Box<ExchangeOptions>>) -> Self {
         let rules = Rules::new(kind);
@@ -62,10 +71,7 @@ impl Tables {
         if let Some(found) = id.and_then(|id| self.exchanges.get(id)) {
             return found.check_same(kind, options);
         }
-        if name.starts_with(RESERVED) {
-            let why = "names that begin with \"amq.\" are reserved";
-            return Err(refused(&format!("declaration of exchange {name:?}"), why));
-        }
+        check_not_reserved("exchange", name)?;
         let id = ExchangeId(take_id(&mut self.next.exchange, "exchange")?);
         if id >= FIRST_PREDECLARED {
             return Err(Error::Exhausted { what: "exchange" });

@@ -5,6 +5,7 @@ use fanlog_segment_format::{ExchangeId, GroupId, QueueId, control::Control};
 use super::{
     Change, NamedQueue, Tables,
     change::{Records, check_name},
+    exchanges::check_not_reserved,
     refused, take_id,
 };
 use crate::{History, QueueOptions, Result, gate::Gate, history::HISTORY};
@@ -39,6 +40,7 @@ impl Tables {
         if let Some(id) = self.queue_ids.get(name) {
             return self.options(*id).check_same(name, options);
         }
+        check_not_reserved("queue", name)?;
         let id = QueueId(take_id(&mut self.next.queue, "queue")?);
         let group = GroupId(take_id(&mut self.next.group, "binding group")?);
         records.push(&Control::QueueDeclare {

@@ -52,6 +52,19 @@ fn a_fanout_exchange_does_not_look_at_the_key_and_a_direct_one_does() {
     assert!(routes(&tables, "d", "a") && !routes(&tables, "d", "b"));
 }
 
+/// As in `RabbitMQ`: whoever undoes one of two bindings still has the other.
+#[test]
+fn bindings_of_a_fanout_exchange_with_other_keys_are_others() {
+    let mut tables = tables();
+    applied(&mut tables, &[FANOUT, QUEUE, bind("q", "f", "a"), bind("q", "f", "b")]).unwrap();
+    assert_eq!(tables.list_bindings().len(), 2);
+    applied(&mut tables, &[unbind("q", "f", "a")]).unwrap();
+    assert!(routes(&tables, "f", "a"));
+    assert!(matches!(applied(&mut tables, &[unbind("q", "f", "a")]), Err(Error::NotFound { .. })));
+    applied(&mut tables, &[unbind("q", "f", "b")]).unwrap();
+    assert!(!routes(&tables, "f", "a"));
+}
+
 #[test]
 fn the_default_exchange_reaches_every_queue_by_its_name_and_nothing_else() {
     let mut tables = tables();
@@ -66,7 +79,7 @@ fn the_default_exchange_reaches_every_queue_by_its_name_and_nothing_else() {
 fn what_exists_alike_writes_nothing_and_what_differs_is_named() {
     let mut tables = tables();
     assert_eq!(applied(&mut tables, &[FANOUT, QUEUE, bind("q", "f", "")]).unwrap(), 4);
-    assert_eq!(applied(&mut tables, &[FANOUT, QUEUE, bind("q", "f", "x")]).unwrap(), 0);
+    assert_eq!(applied(&mut tables, &[FANOUT, QUEUE, bind("q", "f", "")]).unwrap(), 0);
     let other = Change::DeclareExchange { name: "f", kind: ExchangeKind::Direct };
     let text = applied(&mut tables, &[other]).unwrap_err().to_string();
     assert_eq!(text, "exchange \"f\" exists with kind = fanout, asked for was direct");

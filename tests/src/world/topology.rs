@@ -100,7 +100,7 @@ impl World {
     /// A key, or pattern, to bind with.
     fn binding_key(&mut self, kind: ExchangeKind) -> &'static str {
         let keys: &[&str] = match kind {
-            ExchangeKind::Fanout => &[""],
+            ExchangeKind::Fanout => &["", "k0"],
             ExchangeKind::Topic => &["#", "*", "k0.#", "#.k1", "k0.*.k1", "k0", "k2.#.#"],
             _ => &["k0", "k1", "k2"],
         };
