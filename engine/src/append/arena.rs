@@ -35,6 +35,13 @@ use fanlog_segment_format::layout::BLOCK_BYTES;
 /// Arenas that are multiples of this are aligned to it, so that they can lie in huge pages.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
+/// A line of the processor's cache.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+const LINE_BYTES: usize = 64;
+/// The most that is fetched ahead: larger messages are copied outside the lock.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+const FETCH_BYTES_MAX: usize = 4 << 10;
+
 /// Memory of an arena: owned, aligned to [`BLOCK_BYTES`] at the least, every page touched.
 struct Memory {
     start: NonNull<u8>,
@@ -227,7 +234,22 @@ impl Region {
         assert!(bytes <= self.room(), "the caller checks the room");
         let start = self.arena.at(self.filled);
         self.filled += bytes;
+        self.fetch_ahead(bytes);
         start
+    }
+
+    /// Has as much as was just handed out brought to this processor: the next message is likely of
+    /// the same size, and its lines were last in use by the device, or by another processor. Without
+    /// this the unlocking waits for them: a stream of 1 KiB messages is a seventh slower.
+    fn fetch_ahead(&self, bytes: usize) {
+        // Miri knows no hints.
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        for at in (0..bytes.min(self.room()).min(FETCH_BYTES_MAX)).step_by(LINE_BYTES) {
+            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+            let line = self.arena.at(self.filled + at);
+            // SAFETY: a hint: nothing is read or written, whatever the address is.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(line.as_ptr().cast()) };
+        }
     }
 
     /// Whether a loan is still being filled.
