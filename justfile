@@ -12,6 +12,7 @@ test: fmt lint
 fmt:
     cargo fmt --all --check
     cargo fmt --manifest-path fuzz/Cargo.toml --all --check
+    cargo fmt --manifest-path compare/Cargo.toml --all --check
 
 # Clippy, warnings denied.
 lint:
@@ -21,9 +22,13 @@ lint:
 scenario *args:
     cargo run --release -p fanlog-bench -- scenario {{args}}
 
-# A workload of the bench harness: publish, fanout, deliver, ack, recover, queues, floor.
+# A workload of the bench harness: publish, fanout, deliver, ack, recover, queues, floor, compare.
 bench workload *args:
     cargo run --release -p fanlog-bench -- {{workload}} {{args}}
+
+# Tests the adapters of what fanlog is compared with (`bench compare` runs it): heavy to build.
+compare-test:
+    cargo test --manifest-path compare/Cargo.toml
 
 # Runs every example.
 examples:

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{console, page, scenario, workload};
+use crate::{compare, console, page, scenario, workload};
 
 /// Runs fanlog's main scenario, and its workloads beside the raw device.
 #[derive(Debug, Parser)]
@@ -38,6 +38,9 @@ enum Workload {
     Soak(workload::soak::Options),
     /// Very many queues on one exchange: declaring, checkpoints, opening, and a publisher beside them
     Queues(workload::queues::Options),
+    /// fanlog beside what could be embedded instead (builds and runs the crate in `compare/`)
+    #[command(disable_help_flag = true)]
+    Compare(compare::Options),
     /// One page with plots, for a browser, of the reports that `--json` wrote
     Report(page::Options),
     /// Engine process of the scenario: commands in, frames out
@@ -65,6 +68,7 @@ pub(crate) fn run() -> ExitCode {
         Workload::Recover(options) => workload::recover::run(&options).map(|()| true),
         Workload::Soak(options) => workload::soak::run(&options),
         Workload::Queues(options) => workload::queues::run(&options).map(|()| true),
+        Workload::Compare(options) => return compare::run(&options),
         Workload::Report(options) => page::run(&options).map(|()| true),
         Workload::ScenarioEngine(options) => scenario::run_engine(&options).map(|()| true),
         Workload::FanoutProbe(options) => workload::fanout::run_probe(&options).map(|()| true),

@@ -6,7 +6,11 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Prints a line to standard output.
-pub(crate) fn line(text: &str) -> io::Result<()> {
+///
+/// # Errors
+///
+/// Standard output can't be written to.
+pub fn line(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.write_all(b"\n")?;
@@ -14,13 +18,13 @@ pub(crate) fn line(text: &str) -> io::Result<()> {
 }
 
 /// Says something to the user on standard error, where losing it does no harm.
-pub(crate) fn note(text: &str) {
+pub fn note(text: &str) {
     let mut err = io::stderr().lock();
     drop(writeln!(err, "{text}"));
 }
 
 /// A table whose first column is text and the rest are figures.
-pub(crate) fn table(header: &[&str]) -> Table {
+pub fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::ASCII_MARKDOWN)
@@ -33,7 +37,7 @@ pub(crate) fn table(header: &[&str]) -> Table {
 }
 
 /// A progress bar of `steps` steps; it hides itself where standard error is no terminal.
-pub(crate) fn progress(steps: u64, what: &str) -> ProgressBar {
+pub fn progress(steps: u64, what: &str) -> ProgressBar {
     let bar = ProgressBar::new(steps);
     let style = ProgressStyle::with_template("{prefix} [{wide_bar}] {pos}/{len} {msg} {eta}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));

@@ -4,22 +4,24 @@
 //! floor that it is measured against: raw synced writes, sequential writes, sequential reads. What
 //! each figure means, with its unit, stands in the README of this crate.
 //!
-//! [`payload`] and [`sample`] are shared with the micro-benches; [`floor`], [`machine`] and
-//! [`report`] are what every workload is made from; [`run`] is the command.
+//! [`payload`] and [`sample`] are shared with the micro-benches; [`floor`], [`machine`], [`place`],
+//! [`console`], [`process`] and [`report`] are what every workload is made from, those of the crate
+//! `fanlog-compare` too; [`run`] is the command.
 
+pub mod console;
 pub mod floor;
 pub mod machine;
 mod page;
 pub mod payload;
+pub mod place;
+pub mod process;
 pub mod report;
 pub mod sample;
 
 mod cli;
-mod console;
+mod compare;
 mod counted;
 mod load;
-mod place;
-mod process;
 mod scenario;
 mod store;
 mod workload;

@@ -13,27 +13,33 @@ use crate::{console, machine};
 
 /// Where to work, and where to report to: the options of every subcommand.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct Common {
+pub struct Common {
     /// Directory to work in; a fresh directory is made inside it. By default `target` if there is
     /// one, else the system's directory for temporary files, else the current directory: the
     /// first that is not held in memory
     #[arg(long, value_name = "DIR")]
-    pub(crate) dir: Option<PathBuf>,
+    pub dir: Option<PathBuf>,
     /// Leave the files there and say where they are
     #[arg(long)]
-    pub(crate) keep: bool,
+    pub keep: bool,
     /// Write the report to FILE as one JSON object
     #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
+    pub json: Option<PathBuf>,
 }
 
 /// A fresh directory; dropping it removes it unless it is kept.
-pub(crate) struct Place {
+#[derive(Debug)]
+pub struct Place {
     dir: TempDir,
 }
 
 impl Place {
-    pub(crate) fn new(common: &Common) -> anyhow::Result<Place> {
+    /// Makes a fresh directory where `common` says.
+    ///
+    /// # Errors
+    ///
+    /// It can't be made.
+    pub fn new(common: &Common) -> anyhow::Result<Place> {
         let parent = common.dir.clone().unwrap_or_else(default_parent);
         fs::create_dir_all(&parent).with_context(|| format!("creating {}", parent.display()))?;
         if in_memory(&parent) {
@@ -54,12 +60,13 @@ impl Place {
         Ok(place)
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// The directory.
+    pub fn path(&self) -> &Path {
         self.dir.path()
     }
 
     /// A path for a store or file of that name.
-    pub(crate) fn join(&self, name: &str) -> PathBuf {
+    pub fn join(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 }

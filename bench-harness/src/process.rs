@@ -5,7 +5,7 @@ use std::fs;
 use crate::sample::{as_f64, ratio};
 
 /// Bytes that this process caused to be sent to the storage layer.
-pub(crate) fn written_bytes() -> u64 {
+pub fn written_bytes() -> u64 {
     value("/proc/self/io", "write_bytes:")
 }
 
@@ -21,7 +21,7 @@ pub(crate) fn resident_kib() -> u64 {
 }
 
 /// Memory of this process now, in KiB, without pages that belong to files.
-pub(crate) fn anonymous_kib() -> u64 {
+pub fn anonymous_kib() -> u64 {
     value("/proc/self/status", "RssAnon:")
 }
 
