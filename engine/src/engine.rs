@@ -295,7 +295,8 @@ impl Engine {
     /// many. On return that is durable.
     ///
     /// What consumers have, fetched or still waiting for them within their prefetch, stays theirs:
-    /// to be acked, or to go back to the queue. Messages published meanwhile may be dropped or not.
+    /// to be acked, or to go back to the queue. What left for the dead-letter exchange, and only waits
+    /// for room there, is not dropped either. Messages published meanwhile may be dropped or not.
     ///
     /// # Errors
     ///

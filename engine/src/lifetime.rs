@@ -9,13 +9,22 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
-use crate::{Consumer, ConsumerOptions, Error, Result, core::Core, deliver, queue::Queue};
+use crate::{
+    Consumer, ConsumerOptions, Error, Result,
+    core::Core,
+    deliver::{self, Dispatch},
+    queue::Queue,
+};
 
-/// Deletes a queue unless it has a consumer. From here on nobody joins it. Says whether it does; it
-/// is not waited for.
-pub(crate) fn delete_unused(core: &Core, queue: &Queue) -> bool {
-    let dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
+/// Deletes a queue unless it has a consumer, or messages that wait to be moved to its dead-letter
+/// exchange: then, if it `ends` whatever happens, that is done once they are. From here on nobody joins
+/// it. Says whether it does; it is not waited for.
+pub(crate) fn delete_unused(core: &Core, queue: &Queue, ends: bool) -> bool {
+    let mut dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
     if queue.is_gone() || dispatch.get().is_some_and(|dispatch| dispatch.consumers() > 0) {
+        return false;
+    }
+    if dispatch.get_mut().is_some_and(|dispatch| !dispatch.may_end(ends)) {
         return false;
     }
     queue.set_gone();
@@ -27,9 +36,19 @@ pub(crate) fn delete_unused(core: &Core, queue: &Queue) -> bool {
 /// The last consumer of a queue may have gone.
 pub(crate) fn consumer_left(core: &Core, queue: &Queue) {
     if queue.options().auto_delete && core.ended().is_none() {
-        delete_unused(core, queue);
+        delete_unused(core, queue, true);
     }
     core.limits.used(core, queue);
+}
+
+/// What waited to be moved to a queue's dead-letter exchange may have been.
+pub(crate) fn moved(core: &Core, queue: &Queue) {
+    let dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
+    let ended = dispatch.get().is_some_and(Dispatch::has_ended);
+    drop(dispatch);
+    if ended {
+        delete_unused(core, queue, true);
+    }
 }
 
 /// What others may not do with a queue that has an owner.

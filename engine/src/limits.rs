@@ -170,6 +170,9 @@ impl Watched {
         }
         // What can't be read is told to whoever consumes.
         let (left, next_us) = deliver::trim(core, queue).unwrap_or((0, None));
+        if queue.options().dead_letter_exchange.is_some() {
+            lifetime::moved(core, queue);
+        }
         let wait = next_us.map_or(TRIM_AFTER, |next_us| {
             Duration::from_micros(next_us.saturating_sub(core.clock.wall_us())).min(TRIM_AFTER)
         });
@@ -193,6 +196,7 @@ impl Watched {
             core.limits.used(core, &self.queue);
             return false;
         }
-        now.saturating_sub(self.used_at) >= expires && lifetime::delete_unused(core, &self.queue)
+        now.saturating_sub(self.used_at) >= expires
+            && lifetime::delete_unused(core, &self.queue, false)
     }
 }

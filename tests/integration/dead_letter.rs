@@ -319,6 +319,53 @@ fn while_there_is_no_room_it_waits_and_a_crash_brings_it_back() {
     sound(&engine);
 }
 
+/// What was rejected has left the queue: a purge drops neither it nor, for ever, the way there.
+#[test]
+fn a_purge_leaves_what_waits_for_room_and_what_comes_later_goes_as_ever() {
+    let (machine, engine) = with(&dead());
+    publish_numbers(&engine, "work", 3);
+    let consumer = consume(&engine, "work", 1);
+    let delivery = next(&consumer);
+    let large = vec![0; 1 << 20];
+    engine.publisher().publish(&Message::new("", "dead", &large)).unwrap();
+    delivery.nack(false).unwrap();
+    assert_eq!(engine.purge_queue("work").unwrap(), 2);
+    let view = engine.queue("work").unwrap();
+    assert_eq!((view.messages, view.ready, view.unacked), (1, 1, 0));
+    let again = machine.killed().open();
+    assert_eq!(unacked(&again, "work"), ["0"]);
+    sound(&again);
+    pass(&machine, &engine);
+    publish(&engine, "work", b"later");
+    next(&consumer).nack(false).unwrap();
+    pass(&machine, &engine);
+    let view = engine.queue("work").unwrap();
+    assert_eq!((view.messages, view.ready, view.unacked), (0, 0, 0));
+    assert_eq!(unacked(&engine, "dead")[1..], ["0", "later"]);
+    sound(&engine);
+}
+
+#[test]
+fn a_queue_that_comes_to_its_end_is_there_until_its_dead_letters_have_room() {
+    for (auto_delete, expires) in [(true, None), (false, Some(Duration::from_millis(300)))] {
+        let (machine, engine) = with(&QueueOptions { auto_delete, expires, ..dead() });
+        publish(&engine, "work", b"a");
+        let consumer = consume(&engine, "work", 1);
+        let delivery = next(&consumer);
+        let large = vec![0; 1 << 20];
+        engine.publisher().publish(&Message::new("", "dead", &large)).unwrap();
+        delivery.nack(false).unwrap();
+        drop(consumer);
+        assert_eq!(engine.queue("work").unwrap().messages, 1);
+        for _ in 0..3 {
+            pass(&machine, &engine);
+        }
+        assert!(engine.queue("work").is_err(), "{auto_delete}");
+        assert_eq!(unacked(&engine, "dead")[1..], ["a"]);
+        sound(&engine);
+    }
+}
+
 fn nothing_yet(machine: &Machine) {
     let again = machine.killed().open();
     let consumer = consume(&again, "work", 1);

@@ -39,11 +39,18 @@ const TRIM_MAX: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct Leaving {
     waiting: VecDeque<(Claim, Reason)>,
+    /// The queue came to its end, and is deleted when nothing waits any more.
+    ends: bool,
 }
 
 impl Leaving {
     fn amount(&self) -> Amount {
         self.waiting.iter().fold(Amount::default(), |sum, (claim, _)| sum.plus(claim.amount()))
+    }
+
+    /// What waits.
+    pub(super) fn claims(&self) -> impl Iterator<Item = Claim> {
+        self.waiting.iter().map(|(claim, _)| *claim)
     }
 
     fn any(&self) -> bool {
@@ -231,6 +238,23 @@ impl Dispatch {
             self.leaving.make().add(core, queue, leaving)?;
         }
         Ok((count, next_us))
+    }
+}
+
+impl Dispatch {
+    /// Whether nothing waits to be moved, so that the queue can be deleted. If something does, and the
+    /// queue `ends`, that is noted.
+    pub(crate) fn may_end(&mut self, ends: bool) -> bool {
+        let Some(leaving) = self.leaving.get_mut().filter(|leaving| leaving.any()) else {
+            return true;
+        };
+        leaving.ends |= ends;
+        false
+    }
+
+    /// Whether the queue waited for that, and it is so.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.leaving.get().is_some_and(|leaving| leaving.ends && !leaving.any())
     }
 }
 

@@ -2,10 +2,12 @@
 //!
 //! In: a queue. Out: one record that says what was dropped. What consumers have, in their hands or
 //! on the way to them, stays theirs, to be settled as ever: so each message is counted once, by its
-//! ack or by the purge, in whatever order the two reach the log (D4).
+//! ack or by the purge, in whatever order the two reach the log (D4). What has left for the dead-letter
+//! exchange and waits to be moved there is kept likewise, and moved.
 
 use std::sync::{Arc, PoisonError};
 
+use super::Leaving;
 use crate::{
     Ack, Error, Result,
     core::Core,
@@ -33,7 +35,8 @@ pub(crate) fn purge(core: &Arc<Core>, queue: &Arc<Queue>) -> Result<u64> {
     drop(ledger);
     let mut held = Amount::default();
     let mut kept = AckBatch::default();
-    for claim in hands.iter().flat_map(|hand| hand.all()) {
+    let leaving = dispatch.leaving.get().into_iter().flat_map(Leaving::claims);
+    for claim in hands.iter().flat_map(|hand| hand.all()).chain(leaving) {
         kept.insert(claim.offset.0, claim.offset.0 + 1);
         held = held.plus(claim.amount());
     }
