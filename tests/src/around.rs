@@ -100,7 +100,7 @@ fn browse(engine: &Engine, model: &Model, name: &str, queue: QueueId) -> Result<
             shown.insert(offset, (None, message.acked));
             continue;
         }
-        let id = model.recognise(&message.payload)?;
+        let id = model.recognise_in(name, &message.payload)?;
         let fate = model.sent[id].fate;
         if matches!(fate, Fate::Confirmed(confirmed) if confirmed != offset) {
             return Err(format!("message {id} is at offset {offset}, its fate was {fate:?}"));

@@ -2,10 +2,11 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use fanlog::clock::ManualClock;
 use fanlog::storage::{
     Access, Allocation, Backend, Entry, LockError, Map, MemoryStorage, Place, Purpose, Storage,
     StorageFile, StorageLock, WriteSync,
@@ -21,6 +22,98 @@ pub struct Habits {
     unwritten: bool,
     meeting: Option<Arc<Meeting>>,
     lie: Option<Lie>,
+    slow: Option<(Slowness, Arc<ManualClock>)>,
+    misreads: Option<Misreads>,
+}
+
+/// Bytes of a block, which is read and written as a whole.
+pub const BLOCK: usize = 4096;
+
+/// How long writes and syncs take. A clone is the same.
+#[derive(Debug, Clone, Default)]
+pub struct Slowness {
+    most_ms: Arc<AtomicU64>,
+    struck: Arc<AtomicU64>,
+}
+
+impl Slowness {
+    /// They take up to so many milliseconds from now on.
+    pub fn set(&self, most_ms: u64) {
+        self.most_ms.store(most_ms, Ordering::Relaxed);
+    }
+
+    /// How many took time since this was asked last.
+    pub fn take_struck(&self) -> u64 {
+        self.struck.swap(0, Ordering::Relaxed)
+    }
+
+    fn pass(&self, clock: &ManualClock, position: u64) {
+        let most_ms = self.most_ms.load(Ordering::Relaxed);
+        if most_ms > 0 {
+            let number = self.struck.fetch_add(1, Ordering::Relaxed);
+            clock.advance(Duration::from_millis(mix(number ^ position << 20) % most_ms));
+        }
+    }
+}
+
+/// Reads that bring another block of the file than the one asked for, or fail. A clone is the same.
+#[derive(Debug, Clone)]
+pub struct Misreads {
+    seed: u64,
+    fail: bool,
+    reads: Arc<AtomicU64>,
+    struck: Arc<AtomicU64>,
+}
+
+impl Misreads {
+    /// One read in a few goes wrong, by chance: it fails, or brings other bytes.
+    pub fn new(seed: u64, fail: bool) -> Self {
+        Self { seed, fail, reads: Arc::default(), struck: Arc::default() }
+    }
+
+    /// How many went wrong.
+    pub fn struck(&self) -> u64 {
+        self.struck.load(Ordering::Relaxed)
+    }
+
+    /// Which block comes in the place of which, in a file of so many; of one read in six.
+    fn choose(&self, blocks: u64) -> Option<(u64, u64)> {
+        let number = self.reads.fetch_add(1, Ordering::Relaxed);
+        let chance = mix(self.seed ^ number);
+        if !chance.is_multiple_of(6) || blocks < 2 {
+            return None;
+        }
+        self.struck.fetch_add(1, Ordering::Relaxed);
+        Some(((chance >> 8) % blocks, (chance >> 32) % blocks))
+    }
+
+    fn error() -> io::Error {
+        io::Error::other("a block can't be read")
+    }
+
+    fn read(&self, file: &dyn StorageFile, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let blocks = file.bytes()? / BLOCK as u64;
+        let Some((_, from)) = self.choose(blocks) else { return file.read_at(position, buffer) };
+        if self.fail {
+            return Err(Self::error());
+        }
+        file.read_at(from * BLOCK as u64, buffer)
+    }
+
+    fn map(&self, file: &dyn StorageFile) -> io::Result<Map> {
+        let bytes = file.bytes()?;
+        let Some((to, from)) = self.choose(bytes / BLOCK as u64) else { return file.map() };
+        if self.fail {
+            return Err(Self::error());
+        }
+        let mut content = vec![0; usize::try_from(bytes).map_err(io::Error::other)?];
+        file.read_at(0, &mut content)?;
+        let place = |block: u64| usize::try_from(block).map_or(0, |block| block * BLOCK);
+        content.copy_within(place(from)..place(from) + BLOCK, place(to));
+        let scratch = MemoryStorage::new();
+        scratch.write_file("scratch", &content)?;
+        scratch.open("scratch", Access::Read, Purpose::Plain)?.map()
+    }
 }
 
 /// What a lying disk claims and does not do.
@@ -37,7 +130,17 @@ pub enum Lie {
 impl Habits {
     /// Wraps `inner`. `unwritten`: reserved blocks have to be written before they are fast.
     pub fn new(inner: Arc<dyn Storage>, unwritten: bool) -> Self {
-        Self { inner, unwritten, meeting: None, lie: None }
+        Self { inner, unwritten, meeting: None, lie: None, slow: None, misreads: None }
+    }
+
+    /// The same, with writes that take time.
+    pub fn slow(self, slowness: Slowness, clock: Arc<ManualClock>) -> Self {
+        Self { slow: Some((slowness, clock)), ..self }
+    }
+
+    /// The same, with reads that go wrong.
+    pub fn misreading(self, misreads: Misreads) -> Self {
+        Self { misreads: Some(misreads), ..self }
     }
 
     /// The same, with writes of batches that meet in `meeting`.
@@ -53,8 +156,10 @@ impl Habits {
     fn file(&self, name: &str, inner: Arc<dyn StorageFile>) -> Arc<dyn StorageFile> {
         let log = extension(name) == "seg";
         let meeting = self.meeting.clone().filter(|_| log);
-        let lie = self.lie;
-        Arc::new(HabitFile { inner, unwritten: self.unwritten, meeting, lie })
+        let (slow, misreads) = (self.slow.clone(), self.misreads.clone());
+        let (unwritten, lie) = (self.unwritten, self.lie);
+        let failed = AtomicBool::new(false);
+        Arc::new(HabitFile { inner, unwritten, meeting, lie, slow, misreads, failed })
     }
 }
 
@@ -130,10 +235,23 @@ struct HabitFile {
     unwritten: bool,
     meeting: Option<Arc<Meeting>>,
     lie: Option<Lie>,
+    slow: Option<(Slowness, Arc<ManualClock>)>,
+    misreads: Option<Misreads>,
+    /// A sync failed: as in Linux the next one says nothing of what was written before.
+    failed: AtomicBool,
+}
+
+impl HabitFile {
+    fn take_time(&self, position: u64) {
+        if let Some((slowness, clock)) = &self.slow {
+            slowness.pass(clock, position);
+        }
+    }
 }
 
 impl StorageFile for HabitFile {
     fn write_at(&self, position: u64, bytes: &[u8], sync: WriteSync) -> io::Result<usize> {
+        self.take_time(position);
         let sync = if self.lie == Some(Lie::Write) { WriteSync::None } else { sync };
         match &self.meeting {
             Some(meeting) if position > 0 => {
@@ -144,14 +262,20 @@ impl StorageFile for HabitFile {
     }
 
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.inner.read_at(position, buffer)
+        match &self.misreads {
+            Some(misreads) => misreads.read(&*self.inner, position, buffer),
+            None => self.inner.read_at(position, buffer),
+        }
     }
 
     fn sync(&self) -> io::Result<()> {
-        if self.lie == Some(Lie::Sync) {
+        self.take_time(0);
+        if self.lie == Some(Lie::Sync) || self.failed.load(Ordering::Relaxed) {
             return Ok(());
         }
-        self.inner.sync()
+        let outcome = self.inner.sync();
+        self.failed.store(outcome.is_err(), Ordering::Relaxed);
+        outcome
     }
 
     fn bytes(&self) -> io::Result<u64> {
@@ -164,7 +288,10 @@ impl StorageFile for HabitFile {
     }
 
     fn map(&self) -> io::Result<Map> {
-        self.inner.map()
+        match &self.misreads {
+            Some(misreads) => misreads.map(&*self.inner),
+            None => self.inner.map(),
+        }
     }
 
     fn block_bytes(&self) -> usize {

@@ -3,15 +3,22 @@
 //! Knows every message that was ever offered, what became of it, and for each queue which messages
 //! were routed to it and whether they were acked. It never looks at the engine.
 
+mod letters;
+
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use fanlog::ExchangeKind;
+use fanlog::{ExchangeKind, QueueOptions};
 
+pub use self::letters::{LETTERS, LIFE, MORTAL, RANKED, queue_options};
 use crate::random::mix;
 
 /// Number of a message: its place among all that were offered, which its payload begins with.
 pub type Id = usize;
+
+/// Names of publishers. That with the place `n` here is publisher `1 + n`.
+pub const NAMES: [&str; 2] = ["meter", "clock"];
 
 /// Number of a queue: its place among all that ever were. One declared again is another one.
 pub type QueueId = usize;
@@ -29,6 +36,7 @@ pub enum Fate {
 
 /// A message that was offered.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "plain facts of a message")]
 pub struct Sent {
     /// Who published it: messages of one publisher are numbered, and stored, in one order.
     pub publisher: usize,
@@ -40,6 +48,18 @@ pub struct Sent {
     pub bytes: usize,
     /// Confirmed once the kernel has it.
     pub buffered: bool,
+    /// Gone once the store is opened again.
+    pub transient: bool,
+    /// Of what a queue with priorities tells apart, it takes the highest that it has.
+    pub priority: u8,
+    /// Its number, if its publisher has a name.
+    pub sequence: u64,
+    /// When its life is over, if it has one: not before, surely from then on. Microseconds since 1970.
+    pub over_us: Option<(u64, u64)>,
+    /// A date was shown at which its life may have been over: it may have left its queue.
+    pub may_be_over: bool,
+    /// The copy that comes of it when it leaves its queue for that of dead letters.
+    pub letter: Option<Id>,
     /// Not to come before: microseconds since 1970; 0 if it may come at once.
     pub due_us: u64,
     /// That date was shown since.
@@ -72,6 +92,13 @@ pub struct Entry {
     pub in_hands: bool,
     /// How often it was handed out, as the engine has to know it.
     pub times: Times,
+}
+
+impl Entry {
+    /// One that nobody had.
+    fn new() -> Self {
+        Self { acked: Acked::No, handed_out: false, in_hands: false, times: Times::default() }
+    }
 }
 
 /// How often a message was handed out.
@@ -126,6 +153,13 @@ pub struct QueueModel {
     pub lax: bool,
 }
 
+impl QueueModel {
+    /// The options that it is declared with: they follow from its name.
+    pub fn options(&self) -> QueueOptions {
+        queue_options(&self.name)
+    }
+}
+
 /// Exchanges, queues and bindings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Topology {
@@ -140,6 +174,12 @@ pub struct Topology {
 }
 
 impl Topology {
+    /// A queue without any options.
+    pub fn plain_queue(&self) -> Option<String> {
+        let special = [MORTAL, LETTERS, RANKED];
+        self.queues.keys().find(|name| !special.contains(&name.as_str())).cloned()
+    }
+
     /// The queues that a message goes to, each once; `None` if there is no such exchange.
     pub fn route(&self, exchange: &str, key: &str) -> Option<Vec<QueueId>> {
         if exchange.is_empty() {
@@ -217,6 +257,12 @@ pub struct Model {
     pub transactions: Vec<Doubt>,
     /// An exchange was deleted: the name of a message's exchange may be forgotten.
     pub exchange_deleted: bool,
+    /// What publishers with names published, in the order of their numbers.
+    pub named: [Vec<Id>; NAMES.len()],
+    /// Messages that were rejected, and may be dead letters.
+    pub rejected: BTreeSet<Id>,
+    /// Something was misread while the store was opened: what was counted then may lack bytes.
+    pub misread: bool,
     /// The highest epoch that an opening reported.
     pub epoch: u32,
 }
@@ -237,25 +283,29 @@ impl Model {
             key: key.into(),
             bytes,
             buffered,
+            transient: false,
+            priority: 0,
+            sequence: 0,
+            over_us: None,
+            may_be_over: false,
+            letter: None,
             due_us: 0,
             fell_due: true,
             fate: Fate::Lost,
             queues,
         });
-        self.sent.len() - 1
+        let id = self.sent.len() - 1;
+        if (exchange, key) == ("", MORTAL) {
+            self.offer_mortal(id, bytes);
+        }
+        id
     }
 
     /// Notes that a message was appended: from now on it may be stored.
     pub fn appended(&mut self, id: Id) {
         self.sent[id].fate = Fate::Pending;
         for queue in self.sent[id].queues.clone() {
-            let entry = Entry {
-                acked: Acked::No,
-                handed_out: false,
-                in_hands: false,
-                times: Times::default(),
-            };
-            self.queues[queue].entries.insert(id, entry);
+            self.queues[queue].entries.insert(id, Entry::new());
         }
     }
 
@@ -284,9 +334,13 @@ impl Model {
         let entries = &self.queues[queue].entries;
         let wanted = entries.iter().filter(|(_, entry)| entry.acked == Acked::No);
         let mut ids: Vec<Id> = wanted.map(|(id, _)| *id).collect();
-        ids.sort_by_key(|id| match self.sent[*id].fate {
-            Fate::Confirmed(offset) => offset,
-            Fate::Pending | Fate::Lost => u64::MAX,
+        let highest = self.queues[queue].options().priority_max.unwrap_or(0);
+        ids.sort_by_key(|id| {
+            let offset = match self.sent[*id].fate {
+                Fate::Confirmed(offset) => offset,
+                Fate::Pending | Fate::Lost => u64::MAX,
+            };
+            (Reverse(self.sent[*id].priority.min(highest)), offset)
         });
         ids
     }
@@ -295,6 +349,23 @@ impl Model {
     pub fn shown(&mut self, wall_us: u64) {
         for sent in &mut self.sent {
             sent.fell_due |= sent.due_us <= wall_us;
+            let Some((from_us, surely_us)) = &mut sent.over_us else { continue };
+            if sent.fate == Fate::Pending {
+                // It may have got its date just now.
+                let life_us = u64::try_from(LIFE.as_micros()).unwrap_or(u64::MAX);
+                let over_us = wall_us.saturating_add(life_us);
+                (*from_us, *surely_us) = ((*from_us).min(over_us), (*surely_us).max(over_us));
+            }
+            sent.may_be_over |= *from_us <= wall_us;
+        }
+    }
+
+    /// The store is opened again: what was transient is gone.
+    pub fn forget_transient(&mut self) {
+        for id in 0..self.sent.len() {
+            if self.sent[id].transient && self.sent[id].fate != Fate::Lost {
+                self.lost(id);
+            }
         }
     }
 

@@ -5,25 +5,31 @@
 //! makes the same calls.
 
 mod consume;
+mod counts;
+mod drain;
+mod harm;
 mod lives;
+mod named;
 mod publish;
 mod space;
 mod topology;
 mod transact;
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fanlog::clock::{Clock, ManualClock};
 use fanlog::storage::{FaultRule, FaultStorage, MemoryStorage, Storage};
-use fanlog::{Ack, BackupFiles, Config, Engine, ExchangeKind, OnDamage, Ticket};
+use fanlog::{Ack, BackupFiles, Config, Engine, ExchangeKind, OnDamage, Payload, Ticket};
 
 use self::consume::Taker;
+pub use self::counts::Counts;
 pub use self::lives::Remains;
-use crate::disks::{Habits, Lie};
-use crate::model::{Id, Model, QueueId};
+use crate::disks::{Habits, Lie, Misreads, Slowness};
+use crate::model::{Id, LETTERS, MORTAL, Model, QueueId, RANKED};
 use crate::random::Random;
 
 /// Why a run ended before its time.
@@ -38,36 +44,6 @@ pub enum Stop {
 /// The outcome of a piece of work.
 pub type Work<T = ()> = Result<T, Stop>;
 
-/// What a workload did, so that a test can assert that it did it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is named by what it counts")]
-pub struct Counts {
-    pub published: u64,
-    pub batches: u64,
-    pub buffered: u64,
-    pub delayed: u64,
-    pub waited_for_due: u64,
-    pub received: u64,
-    pub redelivered: u64,
-    pub acks_waited: u64,
-    pub acks_lazy: u64,
-    pub requeued: u64,
-    pub consumers_dropped: u64,
-    pub topology_changes: u64,
-    pub checkpoints: u64,
-    pub recycled: u64,
-    pub deleted: u64,
-    pub rewritten: u64,
-    pub merged: u64,
-    pub purges: u64,
-    pub transactions: u64,
-    pub backups: u64,
-    pub most_unconfirmed: usize,
-    pub closes: u64,
-    pub crashes: u64,
-    pub kills: u64,
-}
-
 /// How a world is made.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -79,12 +55,14 @@ pub struct Plan {
     pub lie: Option<Lie>,
     /// Close, crash and open again on the way.
     pub lives: bool,
+    /// Publishers with names, transient messages, priorities, messages with a life, dead letters.
+    pub wide: bool,
 }
 
 impl Plan {
     /// A plan with nothing special.
     pub fn new(seed: u64) -> Self {
-        Self { seed, unwritten: seed.is_multiple_of(2), lie: None, lives: false }
+        Self { seed, unwritten: seed.is_multiple_of(2), lie: None, lives: false, wide: false }
     }
 
     fn config(&self) -> Config {
@@ -97,6 +75,8 @@ impl Plan {
             mapped_segments_max: 1 + random.place(4),
             checkpoint_log_bytes: 64 << 10,
             checkpoint_interval: Duration::from_secs(20),
+            // The date jumps by years: nobody is forgotten for that.
+            publisher_age_max: Duration::MAX,
             on_damage: if self.seed % 4 == 3 { OnDamage::Quarantine } else { OnDamage::Fail },
             stepped: true,
             ..Config::default()
@@ -117,6 +97,12 @@ pub struct World {
     forgiven: u64,
     /// The call that failed last.
     failed_call: RefCell<String>,
+    /// It is on a copy of another one's disk, to which nothing more is done.
+    is_copy: bool,
+    /// How long writes take.
+    slowness: Slowness,
+    /// What is read wrong, if anything is.
+    misreads: Option<Misreads>,
     /// The time.
     pub clock: Arc<ManualClock>,
     /// What the store has to hold.
@@ -130,6 +116,8 @@ pub struct World {
     tickets: Vec<(Ticket, Vec<Id>)>,
     acks: Vec<(Ack, QueueId, Vec<Id>)>,
     takers: Vec<Taker>,
+    /// Payloads that somebody keeps, however the engine ends meanwhile.
+    payloads: VecDeque<(Id, Payload)>,
     random: Random,
 }
 
@@ -147,6 +135,9 @@ impl World {
             faults: None,
             forgiven: 0,
             failed_call: RefCell::default(),
+            is_copy: false,
+            slowness: Slowness::default(),
+            misreads: None,
             clock: Arc::new(ManualClock::new()),
             model,
             counts: Counts::default(),
@@ -155,6 +146,7 @@ impl World {
             tickets: Vec::new(),
             acks: Vec::new(),
             takers: Vec::new(),
+            payloads: VecDeque::new(),
             plan,
         }
     }
@@ -180,7 +172,13 @@ impl World {
         if let Some(faults) = &self.faults {
             storage = Arc::new(faults.clone());
         }
-        let habits = Habits::new(storage, self.plan.unwritten);
+        let mut habits = Habits::new(storage, self.plan.unwritten);
+        if self.plan.wide {
+            habits = habits.slow(self.slowness.clone(), Arc::clone(&self.clock));
+        }
+        if let Some(misreads) = &self.misreads {
+            habits = habits.misreading(misreads.clone());
+        }
         let storage = Arc::new(match self.plan.lie {
             Some(lie) => habits.lying(lie),
             None => habits,
@@ -195,6 +193,7 @@ impl World {
             return Err(Stop::Problem(format!("epoch {epoch} after {}", self.model.epoch)));
         }
         self.model.epoch = epoch;
+        self.model.forget_transient();
         self.model.opened_at(self.clock.wall_us());
         Ok(())
     }
@@ -271,6 +270,12 @@ impl World {
         {
             self.bind(queue, exchange, key)?;
         }
+        if self.plan.wide {
+            for name in [RANKED, LETTERS, MORTAL] {
+                self.declare_queue(name)?;
+            }
+            self.bind(RANKED, "fan", "")?;
+        }
         Ok(())
     }
 
@@ -281,12 +286,27 @@ impl World {
     /// If power is cut, or the engine errs.
     pub fn run(&mut self, steps: u64) -> Work {
         for _ in 0..steps {
-            self.act()?;
-            if self.is_broken() {
+            let acted = self.act();
+            let broken = acted == Err(Stop::Broken) || acted.is_ok() && self.is_broken();
+            if broken && self.plan.wide {
+                if self.disk.is_cut() {
+                    self.crash()?;
+                } else {
+                    self.recover()?;
+                }
+                continue;
+            }
+            acted?;
+            if broken {
                 return Err(Stop::Broken);
             }
             let unconfirmed = self.tickets.len();
             self.counts.most_unconfirmed = self.counts.most_unconfirmed.max(unconfirmed);
+        }
+        if self.plan.wide {
+            self.forgive();
+            self.slowness.set(0);
+            self.disk.cut_at(u64::MAX);
         }
         Ok(())
     }
@@ -315,6 +335,7 @@ impl World {
             995..997 if self.plan.lives => self.crash(),
             997 if self.plan.lives => self.kill_and_reopen(),
             998 if self.plan.lives => self.fill_and_thin(),
+            815..822 if self.plan.wide => self.suffer(),
             _ => self.step(),
         }
     }
@@ -352,6 +373,7 @@ impl World {
             _ => 25_000,
         };
         self.clock.advance(Duration::from_millis(by));
+        self.model.shown(self.clock.wall_us());
         if self.random.chance(3) {
             // The date may jump; nothing but due times depends on it.
             self.clock.set_wall_us(self.random.draw() >> 13);
@@ -430,6 +452,7 @@ impl World {
             self.counts.deleted += stats.segments_deleted;
             self.counts.rewritten += stats.segments_rewritten;
             self.counts.merged += stats.segments_merged;
+            self.counts.slow_writes += self.slowness.take_struck();
         }
     }
 }

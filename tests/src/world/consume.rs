@@ -7,7 +7,7 @@ use fanlog::clock::Clock;
 use fanlog::{Ack, Consumer, ConsumerOptions, Delivery, DeliveryTag};
 
 use super::{Stop, Work, World};
-use crate::model::{Acked, Fate, Id, Model, QueueId};
+use crate::model::{Acked, Fate, Id, LETTERS, Model, QueueId};
 
 /// A consumer and what it holds.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(super) struct Taker {
 }
 
 /// A delivery as a consumer sees it, whichever way it came.
-struct Came<'a> {
+pub(super) struct Came<'a> {
     payload: &'a [u8],
     key: &'a [u8],
     offset: u64,
@@ -28,7 +28,7 @@ struct Came<'a> {
 }
 
 impl<'a> Came<'a> {
-    fn of(delivery: &'a Delivery) -> Self {
+    pub(super) fn of(delivery: &'a Delivery) -> Self {
         Self {
             payload: delivery.payload(),
             key: delivery.routing_key(),
@@ -58,7 +58,7 @@ impl World {
         Ok(())
     }
 
-    fn taker(&mut self, name: &str, prefetch: u32) -> Work<Taker> {
+    pub(super) fn taker(&mut self, name: &str, prefetch: u32) -> Work<Taker> {
         let options = ConsumerOptions::prefetch(prefetch);
         let consumer = self.engine().consume(name, options);
         let consumer = consumer.map_err(|error| self.failed("consume", error))?;
@@ -93,6 +93,9 @@ impl World {
         if !known && !forgotten {
             return Err(Stop::Problem(format!("message {id} came from exchange {exchange:?}")));
         }
+        if self.plan.wide {
+            self.keep_payload(id, &delivery)?;
+        }
         let choice = self.random.below(20);
         self.note(|| format!("receive {at}: {id} choice {choice}"));
         match choice {
@@ -116,9 +119,35 @@ impl World {
             }
             _ => {
                 delivery.nack(false).map_err(|error| self.failed("nack", error))?;
-                self.set_acked(queue, &[id], Acked::Asked);
+                self.rejected(queue, id);
                 Ok(())
             }
+        }
+    }
+
+    /// Keeps some payloads for a while, and looks whether they are the same then.
+    fn keep_payload(&mut self, id: Id, delivery: &Delivery) -> Work {
+        if self.random.chance(15) {
+            self.payloads.push_back((id, delivery.to_payload()));
+        }
+        if self.payloads.len() > 12
+            && let Some((id, payload)) = self.payloads.pop_front()
+        {
+            let (found, _) = payload.split_at(8);
+            let same = self.model.recognise(&payload).is_ok_and(|found| found == self.body(id));
+            if !same {
+                return Err(Stop::Problem(format!("the payload of {id} changed: {found:?}..")));
+            }
+            self.counts.kept_payloads += 1;
+        }
+        Ok(())
+    }
+
+    /// The message whose bytes a message has: a dead letter has those of the original.
+    fn body(&self, id: Id) -> Id {
+        match id.checked_sub(1) {
+            Some(before) if self.model.sent[before].letter == Some(id) => before,
+            _ => id,
         }
     }
 
@@ -191,9 +220,24 @@ impl World {
     }
 
     /// Judges a delivery, and notes that the message is in someone's hands.
-    fn came(&mut self, queue: QueueId, came: &Came<'_>) -> Work<Id> {
+    pub(super) fn came(&mut self, queue: QueueId, came: &Came<'_>) -> Work<Id> {
+        self.came_since(queue, came, 0)
+    }
+
+    /// The same for one that was dealt since this date.
+    pub(super) fn came_since(
+        &mut self,
+        queue: QueueId,
+        came: &Came<'_>,
+        since_us: u64,
+    ) -> Work<Id> {
         self.model.shown(self.clock.wall_us());
-        let id = judge_delivery(&self.model, queue, came)
+        if *self.model.queues[queue].name == *LETTERS {
+            let letter = self.model.recognise_in(LETTERS, came.payload).map_err(Stop::Problem)?;
+            self.model.seen_letter(letter, came.offset).map_err(Stop::Problem)?;
+            self.counts.letters += 1;
+        }
+        let id = judge_delivery(&self.model, queue, came, since_us)
             .map_err(|problem| Stop::Problem(format!("queue {queue}: {problem}")))?;
         self.counts.received += 1;
         self.counts.redelivered += u64::from(came.redelivered);
@@ -210,6 +254,14 @@ impl World {
             if let Some(entry) = self.model.queues[queue].entries.get_mut(id) {
                 entry.in_hands = false;
             }
+        }
+    }
+
+    /// A message was rejected: acked, and perhaps a dead letter soon.
+    fn rejected(&mut self, queue: QueueId, id: Id) {
+        self.set_acked(queue, &[id], Acked::Asked);
+        if self.model.sent[id].letter.is_some() {
+            self.model.rejected.insert(id);
         }
     }
 
@@ -269,7 +321,7 @@ impl World {
             if requeue {
                 self.given_back(queue, &[id]);
             } else {
-                self.set_acked(queue, &[id], Acked::Asked);
+                self.rejected(queue, id);
             }
             Ok(())
         }
@@ -305,152 +357,6 @@ impl World {
         }
     }
 
-    pub(super) fn drain_some(&mut self) -> Work {
-        let names: Vec<String> = self.model.topology.queues.keys().cloned().collect();
-        if names.is_empty() {
-            return Ok(());
-        }
-        if self.random.chance(40) {
-            for name in names {
-                self.drain(&name)?;
-            }
-            return Ok(());
-        }
-        let name = names[self.random.place(names.len())].clone();
-        self.drain(&name)
-    }
-
-    /// Acks most of what a queue has, and leaves some here and there: its segments get sparse.
-    pub(super) fn thin_some(&mut self) -> Work {
-        let names: Vec<String> = self.model.topology.queues.keys().cloned().collect();
-        for name in names {
-            let queue = self.model.topology.queues[&name];
-            self.bury_all(Some(queue));
-            self.note(|| format!("thin {name}"));
-            let taker = self.taker(&name, 0)?;
-            self.takers.push(taker);
-            let at = self.takers.len() - 1;
-            loop {
-                let received = self.takers[at].consumer.recv_timeout(Duration::ZERO);
-                let received = received.map_err(|error| self.failed("receive", error))?;
-                self.settle_tickets()?;
-                let Some(delivery) = received else { break };
-                let id = self.came(queue, &Came::of(&delivery))?;
-                if self.random.chance(5) {
-                    self.takers[at].hands.insert(delivery.keep(), id);
-                    continue;
-                }
-                let ack = delivery.ack().map_err(|error| self.failed("ack", error))?;
-                self.set_acked(queue, &[id], Acked::Asked);
-                self.acks.push((ack, queue, vec![id]));
-            }
-            self.settle_tickets()?;
-        }
-        Ok(())
-    }
-
-    /// Purges a queue that nobody consumes from: all that is confirmed goes, durably.
-    pub(super) fn purge_some(&mut self) -> Work {
-        let names: Vec<String> = self.model.topology.queues.keys().cloned().collect();
-        if names.is_empty() {
-            return Ok(());
-        }
-        let name = names[self.random.place(names.len())].clone();
-        let queue = self.model.topology.queues[&name];
-        self.bury_all(Some(queue));
-        self.wait_for_all()?;
-        let ids = self.model.outstanding(queue);
-        self.note(|| format!("purge {name}: {}", ids.len()));
-        // From here on they may be gone.
-        self.set_acked(queue, &ids, Acked::Asked);
-        let dropped = self.engine().purge_queue(&name);
-        let dropped = dropped.map_err(|error| self.failed("purge", error))?;
-        if dropped != ids.len() as u64 {
-            return Err(Stop::Problem(format!(
-                "purging {name} dropped {dropped} messages, expected were {}",
-                ids.len()
-            )));
-        }
-        self.set_acked(queue, &ids, Acked::Durable);
-        self.counts.purges += 1;
-        self.settle_tickets()
-    }
-
-    /// Empties a queue through one new consumer: everything comes, in order, and nothing else.
-    ///
-    /// # Errors
-    ///
-    /// If power is cut, or anything else comes.
-    pub fn drain(&mut self, name: &str) -> Work {
-        let queue = self.model.topology.queues[name];
-        self.bury_all(Some(queue));
-        self.wait_for_all()?;
-        let expected = self.model.outstanding(queue);
-        self.note(|| format!("drain {name}: {}", expected.len()));
-        self.let_fall_due(&expected);
-        let prefetch = [2, 50, 0][self.random.place(3)];
-        let taker = self.taker(name, prefetch)?;
-        let mut got = Vec::new();
-        let mut last = None;
-        loop {
-            let received = taker.consumer.recv_timeout(Duration::ZERO);
-            let Some(delivery) = received.map_err(|error| self.failed("receive", error))? else {
-                break;
-            };
-            let id = self.came(queue, &Came::of(&delivery))?;
-            got.push(id);
-            last = Some(delivery.ack().map_err(|error| self.failed("ack", error))?);
-            self.set_acked(queue, &[id], Acked::Asked);
-        }
-        let due_later = |id: &Id| self.model.sent[*id].due_us != 0;
-        let in_order = |ids: &[Id]| ids.iter().copied().filter(|id| !due_later(id)).collect();
-        let orders: [Vec<Id>; 2] = [in_order(&got), in_order(&expected)];
-        if orders[0] == orders[1] {
-            // What falls due at different times comes in the order in which it does.
-            got.sort_by_key(|id| expected.iter().position(|other| other == id));
-        }
-        if got != expected && self.is_broken() {
-            // What it waited for, a lease perhaps, did not come.
-            return Err(self.failed("drain", "not all came"));
-        }
-        if got != expected {
-            let wrong = got.iter().zip(&expected).position(|(got, expected)| got != expected);
-            return Err(Stop::Problem(format!(
-                "draining {name} brought {} messages, expected were {}; the first that differs is \
-                 number {wrong:?}: {:?} and {:?}",
-                got.len(),
-                expected.len(),
-                wrong.map(|at| got[at]),
-                wrong.map(|at| expected[at]),
-            )));
-        }
-        if let Some(ack) = last {
-            ack.wait().map_err(|error| self.failed("ack", error))?;
-            self.set_acked(queue, &got, Acked::Durable);
-        }
-        let view = self.engine().queue(name).map_err(|error| self.failed("look", error))?;
-        if view.ready != 0 || view.unacked != 0 {
-            return Err(Stop::Problem(format!("{name} was drained and shows {view:?}")));
-        }
-        Ok(())
-    }
-
-    /// Moves time on until all of these are due.
-    fn let_fall_due(&mut self, ids: &[Id]) {
-        let last_us = ids.iter().map(|id| self.model.sent[*id].due_us).max().unwrap_or(0);
-        if last_us > self.clock.wall_us() {
-            self.clock.set_wall_us(last_us);
-            self.model.shown(last_us);
-            self.counts.waited_for_due += 1;
-        }
-    }
-
-    /// Sets the date to one at which all that was ever published is due.
-    pub fn let_all_fall_due(&mut self) {
-        let all: Vec<Id> = (0..self.model.sent.len()).collect();
-        self.let_fall_due(&all);
-    }
-
     /// Acks that may have become durable before the crash: those that say so must have.
     pub(crate) fn settle_acks(&mut self) {
         for (ack, queue, ids) in std::mem::take(&mut self.acks) {
@@ -461,12 +367,20 @@ impl World {
     }
 }
 
-fn judge_delivery(model: &Model, queue: QueueId, came: &Came<'_>) -> Result<Id, String> {
+fn judge_delivery(
+    model: &Model,
+    queue: QueueId,
+    came: &Came<'_>,
+    since_us: u64,
+) -> Result<Id, String> {
     if came.damaged {
         return Err(format!("offset {} came damaged", came.offset));
     }
-    let id = model.recognise(came.payload)?;
+    let id = model.recognise_in(&model.queues[queue].name, came.payload)?;
     let sent = &model.sent[id];
+    if sent.over_us.is_some_and(|(_, surely_us)| surely_us <= since_us) {
+        return Err(format!("message {id} came after its time"));
+    }
     if !sent.fell_due {
         return Err(format!("message {id} came before it is due"));
     }

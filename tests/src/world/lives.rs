@@ -4,12 +4,12 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanlog::clock::ManualClock;
+use fanlog::clock::{Clock, ManualClock};
 use fanlog::storage::{Call, CrashMode, Fault, FaultRule, MemoryStorage};
 
-use super::{Plan, Stop, Work, World};
+use super::{Plan, Stop, Work, World, harm};
 use crate::judge::{self, Bounds, Seen};
-use crate::model::{Acked, Model};
+use crate::model::{Acked, LETTERS, MORTAL, Model};
 
 /// What is left when power is cut: the disk as it was, and what it has to hold.
 #[derive(Debug, Clone)]
@@ -38,6 +38,7 @@ impl World {
 
     /// Ends the engine as a dying process would, and collects what it promised.
     pub(crate) fn leave(&mut self) -> Work<Remains> {
+        self.model.shown(self.clock.wall_us());
         let durable = self.engine.as_ref().map_or(0, |engine| engine.stats().durable_offset.0);
         if self.engine.is_some() {
             self.settle_tickets()?;
@@ -48,6 +49,7 @@ impl World {
         self.count_engine();
         self.bury_all(None);
         self.engine = None;
+        self.model.forget_transient();
         Ok(Remains {
             plan: self.plan.clone(),
             disk: self.disk.clone(),
@@ -89,9 +91,17 @@ impl World {
         let remains = self.power_off()?;
         let image = remains.disk.crash_image(seed, mode);
         self.note(|| format!("crash {mode:?}"));
+        if mode == CrashMode::Random && self.plan.wide {
+            harm::count_losses(&remains.disk, &image, &mut self.counts);
+        }
         self.disk = image;
+        self.disk.set_capacity(None);
+        let everything = mode == CrashMode::KeepAll;
+        if self.plan.wide && self.random.chance(30) {
+            self.fall_back(&remains, everything)?;
+        }
         self.open()?;
-        self.judge(mode == CrashMode::KeepAll, remains.durable).map(drop)
+        self.judge(everything, remains.durable).map(drop)
     }
 
     /// Compares the store with the model after an end.
@@ -102,6 +112,7 @@ impl World {
     pub fn judge(&mut self, everything: bool, durable: u64) -> Work<Seen> {
         let engine = self.engine.as_ref().expect("the world is open");
         let bounds = Bounds { everything, durable };
+        self.model.shown(self.clock.wall_us());
         let seen = judge::compare(engine, &mut self.model, bounds).map_err(Stop::Problem)?;
         for queue in &mut self.model.queues {
             for entry in queue.entries.values_mut() {
@@ -111,6 +122,7 @@ impl World {
                 entry.times.opened(everything);
             }
         }
+        self.judge_named()?;
         Ok(seen)
     }
 
@@ -121,6 +133,7 @@ impl World {
     /// If power is cut, or anything is left open.
     pub fn close(&mut self) -> Work {
         self.note(|| "close".to_owned());
+        self.slowness.set(0);
         self.counts.closes += 1;
         let before = self.random.chance(50);
         if before {
@@ -137,10 +150,13 @@ impl World {
         }
         self.bury_all(None);
         self.acks.clear();
+        let rejected = &self.model.rejected;
         for queue in &mut self.model.queues {
-            for entry in queue.entries.values_mut() {
+            let mortal = *queue.name == *MORTAL;
+            for (id, entry) in &mut queue.entries {
                 entry.times.closed();
-                if entry.acked == Acked::Asked {
+                // What was rejected is moved, or is not yet.
+                if entry.acked == Acked::Asked && !(mortal && rejected.contains(id)) {
                     entry.acked = Acked::Durable;
                 }
             }
@@ -157,6 +173,9 @@ impl World {
     /// If power is cut, or anything is different.
     pub fn close_and_reopen(&mut self) -> Work {
         self.close()?;
+        if self.plan.wide && !self.is_copy && self.random.chance(40) {
+            self.harm_a_copy()?;
+        }
         self.open()?;
         let recovery = self.engine().recovery();
         if !recovery.clean || !recovery.cuts.is_empty() {
@@ -178,7 +197,7 @@ impl World {
         for name in &names {
             self.drain(name)?;
         }
-        for name in &names {
+        for name in names.iter().filter(|name| *name != LETTERS) {
             self.publish_to("", name)?;
         }
         if self.model.topology.exchanges.contains_key("fan") {

@@ -6,11 +6,13 @@ use fanlog::clock::Clock;
 use fanlog::{ErrorKind, Message};
 
 use super::{Stop, Work, World};
-use crate::model::{Fate, Id};
+use crate::model::{Fate, Id, MORTAL, NAMES, RANKED};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum How {
+pub(super) enum How {
     Ticket,
+    /// As a publisher with a name.
+    Named(usize),
     Confirmed,
     Batch,
 }
@@ -22,6 +24,9 @@ impl World {
             7 => (How::Confirmed, 1),
             _ => (How::Batch, 2 + self.random.below(10)),
         };
+        if self.plan.wide && how == How::Ticket && self.random.chance(20) {
+            return self.publish_named();
+        }
         let ids: Vec<Id> = (0..count).map(|_| self.offer_sometime()).collect();
         self.publish_ids(how, &ids)
     }
@@ -40,7 +45,7 @@ impl World {
     /// Publishes one message to wherever someone is.
     pub(super) fn publish_some(&mut self, bytes: usize) -> Work {
         let fan = self.model.topology.route("fan", "").is_some_and(|queues| !queues.is_empty());
-        let first = self.model.topology.queues.keys().next().cloned();
+        let first = self.model.topology.plain_queue();
         let id = match first {
             _ if fan => self.model.offer("fan", "", bytes, false),
             Some(queue) => self.model.offer("", &queue, bytes, false),
@@ -49,7 +54,8 @@ impl World {
         self.publish_ids(How::Ticket, &[id])
     }
 
-    fn publish_ids(&mut self, how: How, ids: &[Id]) -> Work {
+    pub(super) fn publish_ids(&mut self, how: How, ids: &[Id]) -> Work {
+        let before_us = self.clock.wall_us();
         let payloads: Vec<Vec<u8>> = ids.iter().map(|id| self.model.payload(*id)).collect();
         let sent: Vec<_> = ids.iter().map(|id| self.model.sent[*id].clone()).collect();
         let messages: Vec<Message<'_>> = sent
@@ -58,6 +64,8 @@ impl World {
             .map(|(sent, payload)| {
                 let message = Message::new(&sent.exchange, &sent.key, payload);
                 let message = if sent.buffered { message.buffered() } else { message };
+                let message = if sent.transient { message.transient() } else { message };
+                let message = message.priority(sent.priority);
                 if sent.due_us == 0 {
                     return message;
                 }
@@ -68,6 +76,10 @@ impl World {
         let unroutable = sent.iter().any(|sent| sent.queues.is_empty());
         let outcome = match how {
             How::Ticket => publisher.publish(&messages[0]).map(|ticket| (Some(ticket), None)),
+            How::Named(who) => self
+                .engine()
+                .declare_publisher(NAMES[who])
+                .and_then(|named| Ok((Some(named.publish(sent[0].sequence, &messages[0])?), None))),
             How::Batch => publisher.publish_batch(&messages).map(|ticket| (Some(ticket), None)),
             How::Confirmed => {
                 publisher.publish_confirmed(&messages[0]).map(|confirm| (None, Some(confirm)))
@@ -95,7 +107,12 @@ impl World {
                 for id in ids {
                     self.model.appended(*id);
                 }
+                self.model.shown(before_us);
+                self.model.shown(self.clock.wall_us());
                 if let Some(ticket) = ticket {
+                    if ticket.is_repeat() {
+                        return Err(Stop::Problem(format!("message {ids:?} is called a repeat")));
+                    }
                     self.tickets.push((ticket, ids.to_vec()));
                 }
                 if let Some(confirm) = confirm {
@@ -106,22 +123,35 @@ impl World {
         self.counts.published += ids.len() as u64;
         self.counts.batches += u64::from(how == How::Batch);
         self.counts.buffered += u64::from(sent[0].buffered);
+        self.counts.transient += u64::from(sent[0].transient);
+        self.counts.named += u64::from(matches!(how, How::Named(_)));
         Ok(())
     }
 
     /// Offers a message that is now and then delayed.
     fn offer_sometime(&mut self) -> Id {
         let id = self.offer();
-        if self.random.chance(6) {
+        if self.random.chance(6) && self.model.sent[id].letter.is_none() {
             let delay_us = 1 + self.random.below(2_000_000);
             self.model.sent[id].due_us = self.clock.wall_us() + delay_us;
             self.model.sent[id].fell_due = false;
             self.counts.delayed += 1;
         }
+        if self.plan.wide && self.model.sent[id].letter.is_none() {
+            self.model.sent[id].transient = self.random.chance(8);
+        }
         id
     }
 
     pub(super) fn offer(&mut self) -> Id {
+        let id = self.offer_plain();
+        if self.plan.wide && self.random.chance(30) {
+            self.model.sent[id].priority = u8::try_from(self.random.below(6)).unwrap_or(0);
+        }
+        id
+    }
+
+    fn offer_plain(&mut self) -> Id {
         let buffered = self.random.chance(12);
         let bytes = match self.random.below(1000) {
             0..700 => 8 + self.random.place(600),
@@ -130,6 +160,10 @@ impl World {
             // Larger than a small segment.
             _ => 66_000 + self.random.place(40_000),
         };
+        if self.plan.wide && self.random.chance(12) {
+            let queue = [MORTAL, MORTAL, RANKED][self.random.place(3)];
+            return self.model.offer("", queue, bytes.min(6000), false);
+        }
         match self.random.below(10) {
             0..6 => self.model.offer("fan", "", bytes, buffered),
             6..8 => {
@@ -151,8 +185,10 @@ impl World {
     /// Takes note of a confirm, which every message of the publish shares.
     fn confirmed(&mut self, ids: &[Id], first: u64) -> Work {
         let durable = self.engine().stats().durable_offset.0;
+        self.model.shown(self.clock.wall_us());
         for (id, offset) in ids.iter().zip(first..) {
-            if offset >= durable && !self.model.sent[*id].buffered {
+            let sent = &self.model.sent[*id];
+            if offset >= durable && !sent.buffered && !sent.transient {
                 return Err(Stop::Problem(format!(
                     "message {id} is confirmed at offset {offset}, durable is {durable}"
                 )));

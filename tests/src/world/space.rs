@@ -13,7 +13,7 @@ impl World {
     ///
     /// If anything else is said, or the disk never gets full.
     pub fn fill_disk(&mut self) -> Work {
-        let queue = self.model.topology.queues.keys().next().cloned().unwrap_or_default();
+        let queue = self.model.topology.plain_queue().unwrap_or_default();
         for _ in 0..5000 {
             let bytes = 1000 + self.random.place(20_000);
             let id = self.model.offer("", &queue, bytes, false);
@@ -67,7 +67,8 @@ impl World {
 }
 
 fn is_about_space(error: &Error) -> bool {
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     let full = matches!(error, Error::Io { source, .. }
-        if source.kind() == std::io::ErrorKind::StorageFull);
+        if [StorageFull, QuotaExceeded, FileTooLarge].contains(&source.kind()));
     full || error.kind() == ErrorKind::OutOfSpace
 }

@@ -3,9 +3,11 @@
 use fanlog::{Change, Engine, ExchangeKind, Table};
 
 use super::{Work, World};
-use crate::model::Topology;
+use crate::model::{RANKED, Topology, queue_options};
 
-const QUEUES: [&str; 5] = ["a", "b", "c", "d", "e"];
+const QUEUES: [&str; 6] = ["a", "b", "c", "d", "e", RANKED];
+/// Those that have no options.
+const PLAIN: usize = 5;
 const EXCHANGES: [(&str, ExchangeKind); 3] =
     [("fan", ExchangeKind::Fanout), ("dir", ExchangeKind::Direct), ("top", ExchangeKind::Topic)];
 
@@ -38,7 +40,9 @@ impl World {
         if !next.queues.contains_key(name) {
             next.queues.insert(name.to_owned(), self.model.new_queue(name));
         }
-        self.alter(&format!("declare queue {name}"), next, |engine| engine.declare_queue(name))
+        self.alter(&format!("declare queue {name}"), next, |engine| {
+            engine.declare_queue_with(name, &queue_options(name))
+        })
     }
 
     pub(super) fn bind(&mut self, queue: &str, exchange: &str, key: &str) -> Work {
@@ -111,7 +115,7 @@ impl World {
     fn change_many(&mut self) -> Work {
         let mut next = self.model.topology.clone();
         let mut changes = Vec::new();
-        for name in QUEUES {
+        for name in QUEUES.into_iter().take(PLAIN) {
             if !next.queues.contains_key(name) {
                 next.queues.insert(name.to_owned(), self.model.new_queue(name));
                 changes.push(Change::declare_queue(name));
@@ -123,17 +127,23 @@ impl World {
                 changes.push(Change::DeclareExchange { name, kind });
             }
             let key = self.binding_key(kind);
-            let queue = QUEUES[self.random.place(5)];
+            let queue = QUEUES[self.random.place(PLAIN)];
             next.bindings.insert((queue.to_owned(), name.to_owned(), key.to_owned()));
             changes.push(Change::Bind { queue, exchange: name, routing_key: key });
         }
         self.alter(&format!("change {changes:?}"), next, |engine| engine.change(&changes))
     }
 
+    /// Any of the queues that come and go.
+    fn any_queue(&mut self) -> &'static str {
+        let known = if self.plan.wide { QUEUES.len() } else { PLAIN };
+        QUEUES[self.random.place(known)]
+    }
+
     pub(super) fn change_topology(&mut self) -> Work {
         match self.random.below(14) {
             0..3 => {
-                let name = QUEUES[self.random.place(5)];
+                let name = self.any_queue();
                 self.declare_queue(name)
             }
             3 => {
@@ -141,7 +151,7 @@ impl World {
                 self.declare_exchange(name, kind)
             }
             4..7 => {
-                let queue = QUEUES[self.random.place(5)];
+                let queue = self.any_queue();
                 let (exchange, kind) = EXCHANGES[self.random.place(3)];
                 let key = self.binding_key(kind);
                 let topology = &self.model.topology;
@@ -161,7 +171,7 @@ impl World {
                 self.unbind(&queue, &exchange, &key)
             }
             9 => {
-                let names: Vec<String> = self.model.topology.queues.keys().cloned().collect();
+                let names = self.queues_but_mortal();
                 if names.len() < 3 {
                     return self.change_many();
                 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use fanlog::clock::Clock;
 use fanlog::{DeliveryTag, ErrorKind, Message};
 
 use super::{Stop, Work, World};
@@ -11,6 +12,7 @@ impl World {
     /// Puts together a transaction by chance, of messages and of what some consumers hold, and
     /// commits it, or rolls it back.
     pub(super) fn transact(&mut self) -> Work {
+        let before_us = self.clock.wall_us();
         let count = 1 + self.random.below(4);
         let ids: Vec<Id> = (0..count).map(|_| self.offer()).collect();
         let mut chosen: Vec<(usize, DeliveryTag)> = Vec::new();
@@ -28,6 +30,7 @@ impl World {
             let payload = self.model.payload(*id);
             let message = Message::new(&sent.exchange, &sent.key, &payload);
             let message = if sent.buffered { message.buffered() } else { message };
+            let message = message.priority(sent.priority);
             match transaction.publish(&message) {
                 Ok(()) => {}
                 Err(error)
@@ -57,6 +60,8 @@ impl World {
         for id in &ids {
             self.model.appended(*id);
         }
+        self.model.shown(before_us);
+        self.model.shown(self.clock.wall_us());
         let mut acks: BTreeMap<QueueId, Vec<Id>> = BTreeMap::new();
         for (at, tag) in chosen {
             let taker = &mut self.takers[at];
