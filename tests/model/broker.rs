@@ -6,7 +6,7 @@ use fanlog::ErrorKind;
 
 use crate::{
     consuming::Held,
-    declaring::known,
+    declaring::shared,
     operations::{End, Operation},
     queue::{At, Death, Entry, Flag, Place, Queue},
     routing::{Exchange, Topology},
@@ -28,6 +28,7 @@ pub(crate) enum Answer {
     Fails(ErrorKind),
     Message(Option<Got>),
     Messages(Vec<Place>),
+    Batch(Vec<Got>),
     Purged(u64),
 }
 
@@ -42,6 +43,8 @@ pub(crate) struct Broker {
     pub(super) held: Vec<Held>,
     /// With their queues, as they came.
     pub(super) consumers: Vec<(String, u64)>,
+    /// Of exclusive queues: their names, and numbers.
+    pub(super) owners: Vec<(String, u64)>,
     /// Consumers so far.
     pub(super) subscribed: u64,
     pub(super) next_place: Place,
@@ -69,6 +72,7 @@ impl Default for Broker {
             declared: 0,
             held: Vec::new(),
             consumers: Vec::new(),
+            owners: Vec::new(),
             subscribed: 0,
             next_place: 0,
             arriving: Vec::new(),
@@ -91,6 +95,11 @@ impl Broker {
     /// Consumers, with their queues, as they came.
     pub(crate) fn consumers(&self) -> &[(String, u64)] {
         &self.consumers
+    }
+
+    /// Owners of exclusive queues, those that lost theirs too.
+    pub(crate) fn owners(&self) -> &[(String, u64)] {
+        &self.owners
     }
 
     /// The place that the next stored message gets.
@@ -127,31 +136,11 @@ impl Broker {
             self.topology.delete_unused(&had);
         }
         self.forget_histories();
+        self.forget_ways();
     }
 
     fn make(&mut self, operation: &Operation) -> Result<Answer, ErrorKind> {
         match operation {
-            Operation::DeclareExchange { name, kind, options } => {
-                self.declare_exchange(name, *kind, options)
-            }
-            Operation::BindExchange { destination, source, pattern } => {
-                let lead = self.lead(destination, source, *pattern);
-                lead.map(|lead| {
-                    self.topology.leads.insert(lead);
-                    Answer::Done
-                })
-            }
-            Operation::UnbindExchange { destination, source, pattern } => {
-                let lead = self.lead(destination, source, *pattern);
-                lead.and_then(|lead| known(self.topology.leads.remove(&lead)))
-            }
-            Operation::DeleteExchange { name, if_unused } => self.delete_exchange(name, *if_unused),
-            Operation::DeclareQueue { name, options } => self.declare_queue(name, options),
-            Operation::DeleteQueue { name, conditions } => self.delete_queue_if(name, *conditions),
-            Operation::Bind { queue, exchange, pattern } => self.bind(queue, exchange, *pattern),
-            Operation::Unbind { queue, exchange, pattern } => {
-                self.unbind(queue, exchange, *pattern)
-            }
             Operation::Publish(message) => self.publish_one(message),
             Operation::PublishNumbered { sequence, message } => {
                 self.publish_numbered(*sequence, message)
@@ -162,7 +151,23 @@ impl Broker {
             }
             Operation::Get { queue } => self.get(queue),
             Operation::Consume { queue, options } => self.consume(queue, options),
-            Operation::Receive { which } => Ok(self.receive(which.index(self.consumers.len()))),
+            Operation::Receive { which } => {
+                let got = self.receive(which.index(self.consumers.len()), false);
+                Ok(Answer::Message(got))
+            }
+            Operation::ReceiveBatch { which, most } => {
+                let which = which.index(self.consumers.len());
+                let got = (0..*most).map_while(|_| self.receive(which, true));
+                Ok(Answer::Batch(got.collect()))
+            }
+            Operation::OwnerConsume { which, options } => {
+                let name = self.owned(which.index(self.owners.len()))?;
+                self.subscribe(&name, options)
+            }
+            Operation::OwnerPurge { which } => {
+                let name = self.owned(which.index(self.owners.len()))?;
+                self.queue(&name).map(|queue| Answer::Purged(queue.purge()))
+            }
             Operation::Cancel { which } => {
                 self.cancel(which.index(self.consumers.len()));
                 Ok(Answer::Done)
@@ -180,9 +185,14 @@ impl Broker {
                 Ok(Answer::Done)
             }
             Operation::Purge { queue } => {
-                self.queue(queue).map(|queue| Answer::Purged(queue.purge()))
+                let queue = self.queue(queue)?;
+                shared(queue)?;
+                Ok(Answer::Purged(queue.purge()))
             }
-            Operation::Rewind { queue, back } => self.rewind(queue, *back),
+            Operation::Rewind { queue, at } => self.rewind(queue, *at),
+            Operation::BindFrom { queue, exchange, pattern, at } => {
+                self.bind_from(queue, exchange, *pattern, *at)
+            }
             Operation::Checkpoint => Ok(Answer::Done),
             Operation::Reclaim => {
                 self.advance(1);
@@ -196,14 +206,15 @@ impl Broker {
                 self.again(*end);
                 Ok(Answer::Done)
             }
+            change => self.change(change),
         }
     }
 
     /// Copies of dead letters are in their queues, but in those that came to their end since.
     fn settle_arrivals(&mut self) {
         for (queue, entry) in std::mem::take(&mut self.arriving) {
-            if let Some(queue) = self.queues.get_mut(&queue) {
-                queue.entries.push(entry);
+            if let Some(found) = self.queues.get_mut(&queue) {
+                found.arrive(&queue, entry);
             }
         }
     }
@@ -219,6 +230,7 @@ impl Broker {
     /// Time passes, and then the background looks at each queue once.
     fn advance(&mut self, seconds: u64) {
         self.now += Duration::from_secs(seconds);
+        self.time_out();
         let queues = self.queues.iter();
         let mut queues: Vec<_> = queues.map(|(name, queue)| (queue.number, name.clone())).collect();
         queues.sort_unstable();
@@ -247,8 +259,9 @@ impl Broker {
             }
         }
         self.consumers.clear();
+        self.owners.clear();
         self.flushed = std::mem::take(&mut self.unwritten);
-        self.queues.retain(|_, queue| queue.options.durable);
+        self.queues.retain(|_, queue| queue.options.durable && !queue.options.exclusive);
         self.topology.exchanges.retain(|_, exchange| exchange.options.durable);
         let (queues, exchanges) = (&self.queues, &self.topology.exchanges);
         self.topology

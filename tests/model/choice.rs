@@ -9,8 +9,8 @@ use proptest::{option, prelude::*, sample::Index};
 
 use crate::{
     broker::Broker,
-    operations::{End, Every, Operation, Sent, Settle, Subscription},
-    routing::{Headers, Pattern},
+    operations::{End, Every, Operation, Sent, Settle, Start, Subscription},
+    routing::{Headers, Pattern, history_of},
 };
 
 /// Few names and keys: so that calls meet.
@@ -74,9 +74,34 @@ fn exchange_options() -> impl Strategy<Value = ExchangeOptions> {
     )
 }
 
+/// Names, mostly such as there are.
+fn mostly(
+    names: &'static [&'static str],
+    is_there: impl Fn(&str) -> bool,
+) -> BoxedStrategy<&'static str> {
+    let there: Vec<_> = names.iter().copied().filter(|name| is_there(name)).collect();
+    let any = prop::sample::select(names);
+    if there.is_empty() {
+        return any.boxed();
+    }
+    prop_oneof![4 => prop::sample::select(there), 1 => any].boxed()
+}
+
+fn mostly_a_queue(broker: &Broker) -> BoxedStrategy<&'static str> {
+    mostly(&QUEUES, |name| broker.queues.contains_key(name))
+}
+
+fn mostly_an_exchange(broker: &Broker) -> BoxedStrategy<&'static str> {
+    mostly(&EXCHANGES, |name| broker.topology.exchanges.contains_key(name))
+}
+
 /// Where a message enters, and with which key.
-fn address() -> impl Strategy<Value = (&'static str, &'static str)> {
-    prop_oneof![2 => (exchange(), key()), 1 => queue().prop_map(|queue| ("", queue))]
+fn address(broker: &Broker) -> impl Strategy<Value = (&'static str, &'static str)> + use<> {
+    let queue = mostly_a_queue(broker);
+    prop_oneof![
+        2 => (mostly_an_exchange(broker), key()),
+        1 => queue.prop_map(|queue| ("", queue)),
+    ]
 }
 
 /// Small ones, and some of which a few fill a segment.
@@ -85,7 +110,7 @@ fn bytes() -> impl Strategy<Value = usize> {
 }
 
 /// Most are due at once, have no time of their own, and are to be kept.
-fn message() -> impl Strategy<Value = Sent> {
+fn message(broker: &Broker) -> impl Strategy<Value = Sent> + use<> {
     let delay = prop_oneof![5 => Just(0_u64), 1 => 1_u64..200];
     let ttl = option::weighted(0.15, 1_u64..100);
     let priority = prop_oneof![2 => Just(0_u8), 1 => 0_u8..5];
@@ -95,7 +120,7 @@ fn message() -> impl Strategy<Value = Sent> {
         1 => Just(Durability::Transient),
     ];
     let kept = (durability, prop::bool::weighted(0.1));
-    (address(), headers(), bytes(), delay, ttl, priority, kept).prop_map(
+    (address(broker), headers(), bytes(), delay, ttl, priority, kept).prop_map(
         |((exchange, key), headers, bytes, delay, ttl, priority, (durability, optional))| Sent {
             exchange,
             key,
@@ -132,23 +157,33 @@ fn options() -> impl Strategy<Value = QueueOptions> {
     );
     let overflows = [Overflow::DropHead, Overflow::RejectPublish, Overflow::RejectPublishDlx];
     let overflow = prop::sample::select(overflows.to_vec());
-    (durable, ends, ttl, lengths, overflow, limits, dead_letters()).prop_map(
-        |(durable, ends, message_ttl, lengths, overflow, limits, dead_letters)| QueueOptions {
-            durable,
-            auto_delete: ends.0,
-            single_active_consumer: ends.1,
-            expires: ends.2,
-            message_ttl,
-            messages_max: lengths.0,
-            bytes_max: lengths.1,
-            overflow,
-            priority_max: limits.0,
-            // The background looks at messages that came back too often where it looks for others.
-            delivery_limit: limits.1.filter(|_| message_ttl.is_some() || dead_letters.0.is_some()),
-            dead_letter_exchange: dead_letters.0,
-            dead_letter_key: dead_letters.1,
-            ack_timeout: Some(Duration::MAX),
-            ..QueueOptions::default()
+    // So short that the background looks each time that it works.
+    let ack_timeout = prop_oneof![
+        1 => Just(Duration::MAX),
+        1 => (1_u64..=16).prop_map(Duration::from_secs),
+    ];
+    let dead_letters = (dead_letters(), ack_timeout);
+    (durable, ends, ttl, lengths, overflow, limits, dead_letters).prop_map(
+        |(durable, ends, message_ttl, lengths, overflow, limits, (dead_letters, ack_timeout))| {
+            QueueOptions {
+                durable,
+                auto_delete: ends.0,
+                single_active_consumer: ends.1,
+                expires: ends.2,
+                message_ttl,
+                messages_max: lengths.0,
+                bytes_max: lengths.1,
+                overflow,
+                priority_max: limits.0,
+                // The background looks at messages that came back too often where it looks for others.
+                delivery_limit: limits
+                    .1
+                    .filter(|_| message_ttl.is_some() || dead_letters.0.is_some()),
+                dead_letter_exchange: dead_letters.0,
+                dead_letter_key: dead_letters.1,
+                ack_timeout: Some(ack_timeout),
+                ..QueueOptions::default()
+            }
         },
     )
 }
@@ -177,10 +212,11 @@ pub(crate) fn first() -> impl Strategy<Value = Vec<Operation>> {
 }
 
 /// Of exchanges, queues and what binds them.
-fn topology() -> impl Strategy<Value = Operation> {
+fn topology(broker: &Broker) -> impl Strategy<Value = Operation> + use<> {
     let declare = (exchange(), kind(), exchange_options())
         .prop_map(|(name, kind, options)| Operation::DeclareExchange { name, kind, options });
-    let ends = || (exchange(), exchange(), pattern());
+    let there = mostly_an_exchange(broker);
+    let ends = || (there.clone(), there.clone(), pattern());
     let lead = ends().prop_map(|(destination, source, pattern)| Operation::BindExchange {
         destination,
         source,
@@ -189,10 +225,13 @@ fn topology() -> impl Strategy<Value = Operation> {
     let lead_no_more = ends().prop_map(|(destination, source, pattern)| {
         Operation::UnbindExchange { destination, source, pattern }
     });
-    let bind = (queue(), exchange(), pattern())
+    let bind = (mostly_a_queue(broker), there.clone(), pattern())
         .prop_map(|(queue, exchange, pattern)| Operation::Bind { queue, exchange, pattern });
-    let unbind = (queue(), exchange(), pattern())
-        .prop_map(|(queue, exchange, pattern)| Operation::Unbind { queue, exchange, pattern });
+    let unbind = binding(broker).prop_map(|(queue, exchange, pattern)| Operation::Unbind {
+        queue,
+        exchange,
+        pattern,
+    });
     let declare_queue =
         (queue(), options()).prop_map(|(name, options)| Operation::DeclareQueue { name, options });
     prop_oneof![
@@ -211,19 +250,64 @@ fn topology() -> impl Strategy<Value = Operation> {
     ]
 }
 
-/// The next call. What can't be has its turn too, less often.
-pub(crate) fn next(broker: &Broker) -> BoxedStrategy<Operation> {
-    let last = broker.last_sequence();
-    let numbered =
-        (last.saturating_sub(1).max(1)..last + 3, message()).prop_map(|(sequence, message)| {
-            let message = Sent { durability: Durability::Synced, ..message };
-            Operation::PublishNumbered { sequence, message }
-        });
-    let batch = prop::collection::vec(message(), 1..5).prop_map(Operation::PublishBatch);
-    let messages = prop::collection::vec(message(), 0..3);
-    let acks = (0_usize..3, 1_usize..4).prop_map(|(first, stride)| Every { first, stride });
-    let transaction = (messages, acks, prop::bool::weighted(0.7))
-        .prop_map(|(messages, acks, commit)| Operation::Transaction { messages, acks, commit });
+/// What a queue is bound with, most often.
+fn binding(broker: &Broker) -> BoxedStrategy<(&'static str, &'static str, Pattern)> {
+    let named =
+        |names: &'static [&'static str], name: &str| names.iter().copied().find(|one| *one == name);
+    let bindings = broker.topology.bindings.iter();
+    let there: Vec<_> = bindings
+        .filter_map(|one| {
+            Some((named(&QUEUES, &one.queue)?, named(&EXCHANGES, &one.exchange)?, one.pattern))
+        })
+        .collect();
+    let any = (queue(), exchange(), pattern());
+    if there.is_empty() {
+        return any.boxed();
+    }
+    prop_oneof![4 => prop::sample::select(there), 1 => any].boxed()
+}
+
+/// What brings messages of the past into a queue.
+fn past(broker: &Broker) -> impl Strategy<Value = Operation> + use<> {
+    let keeps = |exchange: &str| broker.queues.contains_key(&history_of(exchange));
+    // Of those that keep something, or with what there is already.
+    let from = prop_oneof![
+        2 => (mostly_a_queue(broker), mostly(&EXCHANGES, keeps), pattern()),
+        1 => binding(broker),
+    ];
+    let start = || {
+        prop_oneof![
+            1 => Just(Start::Latest),
+            2 => Just(Start::Earliest),
+            3 => (0_u64..20).prop_map(Start::Back),
+            2 => (0_u64..200).prop_map(Start::Ago),
+        ]
+    };
+    let rewind =
+        (mostly_a_queue(broker), start()).prop_map(|(queue, at)| Operation::Rewind { queue, at });
+    let bind_from = (from, start()).prop_map(|((queue, exchange, pattern), at)| {
+        Operation::BindFrom { queue, exchange, pattern, at }
+    });
+    prop_oneof![rewind, bind_from]
+}
+
+fn subscription() -> impl Strategy<Value = Subscription> {
+    (1_u32..4, 0_i32..2, prop::bool::weighted(0.1))
+        .prop_map(|(prefetch, priority, exclusive)| Subscription { prefetch, priority, exclusive })
+}
+
+/// What the owners of exclusive queues do.
+fn owner() -> impl Strategy<Value = Operation> {
+    prop_oneof![
+        1 => any::<Index>().prop_map(|which| Operation::Disown { which }),
+        2 => (any::<Index>(), subscription())
+            .prop_map(|(which, options)| Operation::OwnerConsume { which, options }),
+        1 => any::<Index>().prop_map(|which| Operation::OwnerPurge { which }),
+    ]
+}
+
+/// What is done with those in hand.
+fn settling() -> impl Strategy<Value = Operation> {
     let how = prop_oneof![
         3 => any::<bool>().prop_map(|wait| Settle::Ack { wait }),
         2 => Just(Settle::Requeue),
@@ -232,29 +316,51 @@ pub(crate) fn next(broker: &Broker) -> BoxedStrategy<Operation> {
     let multiple = (any::<Index>(), how.clone())
         .prop_map(|(place, how)| Operation::SettleMultiple { place, how });
     let settle = (any::<Index>(), how).prop_map(|(place, how)| Operation::Settle { place, how });
-    let rewind = (queue(), 0_u64..20).prop_map(|(queue, back)| Operation::Rewind { queue, back });
+    prop_oneof![6 => settle, 1 => multiple]
+}
+
+/// The next call. What can't be has its turn too, less often.
+pub(crate) fn next(broker: &Broker) -> BoxedStrategy<Operation> {
+    let last = broker.last_sequence();
+    let queue = || mostly_a_queue(broker);
+    let keeps = broker.queues.values().any(|queue| queue.is_history);
+    let numbered = (last.saturating_sub(1).max(1)..last + 3, message(broker)).prop_map(
+        |(sequence, message)| {
+            let message = Sent { durability: Durability::Synced, ..message };
+            Operation::PublishNumbered { sequence, message }
+        },
+    );
+    let batch = prop::collection::vec(message(broker), 1..5).prop_map(Operation::PublishBatch);
+    let messages = prop::collection::vec(message(broker), 0..3);
+    let acks = (0_usize..3, 1_usize..4).prop_map(|(first, stride)| Every { first, stride });
+    let transaction = (messages, acks, prop::bool::weighted(0.7))
+        .prop_map(|(messages, acks, commit)| Operation::Transaction { messages, acks, commit });
     let end = prop_oneof![Just(End::Close), Just(End::Kill), Just(End::PowerCut)];
-    let subscription = (1_u32..4, 0_i32..2, prop::bool::weighted(0.1))
-        .prop_map(|(prefetch, priority, exclusive)| Subscription { prefetch, priority, exclusive });
-    let consume =
-        (queue(), subscription).prop_map(|(queue, options)| Operation::Consume { queue, options });
+    let consume = (queue(), subscription())
+        .prop_map(|(queue, options)| Operation::Consume { queue, options });
+    let exclusive = (prop::sample::select(&QUEUES[..]), options())
+        .prop_map(|(name, options)| Operation::DeclareExclusive { name, options });
+    let batch_of = (any::<Index>(), 0_usize..6)
+        .prop_map(|(which, most)| Operation::ReceiveBatch { which, most });
     let receive = if broker.consumers().is_empty() { 1 } else { 6 };
     let held = if broker.held().is_empty() { 1 } else { 6 };
     prop_oneof![
-        11 => message().prop_map(Operation::Publish),
+        11 => message(broker).prop_map(Operation::Publish),
         1 => numbered,
         3 => batch,
         8 => queue().prop_map(|queue| Operation::Get { queue }),
         2 => consume,
         receive => any::<Index>().prop_map(|which| Operation::Receive { which }),
+        receive.div_ceil(3) => batch_of,
+        1 => exclusive,
+        if broker.owners().is_empty() { 1 } else { 2 } => owner(),
         1 => any::<Index>().prop_map(|which| Operation::Cancel { which }),
         1 => queue().prop_map(|queue| Operation::Peek { queue }),
-        held => settle,
-        1 => multiple,
+        held => settling(),
         3 => transaction,
-        11 => topology(),
+        11 => topology(broker),
         1 => queue().prop_map(|queue| Operation::Purge { queue }),
-        1 => rewind,
+        if keeps { 6 } else { 2 } => past(broker),
         1 => Just(Operation::Checkpoint),
         1 => Just(Operation::Reclaim),
         4 => (1_u64..40).prop_map(|seconds| Operation::Advance { seconds }),

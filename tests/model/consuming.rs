@@ -9,6 +9,7 @@ use fanlog::ErrorKind;
 
 use crate::{
     broker::{Answer, Broker, Got},
+    declaring::shared,
     operations::{Settle, Subscription},
     queue::{At, Entry, Gone, Place, Queue, Reason},
 };
@@ -20,6 +21,10 @@ pub(crate) struct Held {
     pub(crate) place: Place,
     /// Who, if it is a consumer.
     pub(crate) consumer: Option<u64>,
+    /// It is settled by its tag alone.
+    pub(crate) by_tag: bool,
+    /// When the background first saw that somebody has it.
+    seen: Option<Duration>,
 }
 
 /// A consumer.
@@ -33,6 +38,10 @@ pub(crate) struct Consumer {
     prefetch: u32,
     credit: u32,
     inbox: VecDeque<Place>,
+    /// Messages that it received.
+    received: u64,
+    /// How many these were, and when the background first saw that, with more in its inbox.
+    left_alone: Option<(u64, Duration)>,
 }
 
 /// Who gets what next.
@@ -111,7 +120,24 @@ impl Roster {
     }
 }
 
+impl Consumer {
+    /// Since when it has messages in its inbox and receives none.
+    fn leaves_alone(&mut self, now: Duration) -> Option<Duration> {
+        self.left_alone = match self.left_alone {
+            _ if self.inbox.is_empty() => None,
+            Some((received, since)) if received == self.received => Some((received, since)),
+            _ => Some((self.received, now)),
+        };
+        self.left_alone.map(|(_, since)| since)
+    }
+}
+
 impl Queue {
+    /// Whether nobody may hold a message since then.
+    fn allows_less(&self, now: Duration, since: Duration) -> bool {
+        self.options.ack_timeout.is_some_and(|limit| now >= since.saturating_add(limit))
+    }
+
     /// Deals what is ready, round-robin, as far as anyone has credit. Returns what leaves on the way.
     fn deal(&mut self, now: Duration) -> Gone {
         let mut gone = self.shorten(now);
@@ -157,6 +183,15 @@ impl Broker {
         queue: &str,
         options: &Subscription,
     ) -> Result<Answer, ErrorKind> {
+        shared(self.queue(queue)?)?;
+        self.subscribe(queue, options)
+    }
+
+    pub(super) fn subscribe(
+        &mut self,
+        queue: &str,
+        options: &Subscription,
+    ) -> Result<Answer, ErrorKind> {
         let number = self.subscribed;
         let &Subscription { prefetch, priority, exclusive } = options;
         let found = self.queue(queue)?;
@@ -167,15 +202,23 @@ impl Broker {
         if consumers.iter().any(|other| exclusive || other.exclusive) {
             return Err(ErrorKind::InUse);
         }
-        let (credit, inbox) = (prefetch, VecDeque::new());
-        consumers.push(Consumer { number, priority, exclusive, prefetch, credit, inbox });
+        consumers.push(Consumer {
+            number,
+            priority,
+            exclusive,
+            prefetch,
+            credit: prefetch,
+            inbox: VecDeque::new(),
+            received: 0,
+            left_alone: None,
+        });
         self.subscribed += 1;
         self.consumers.push((queue.to_owned(), number));
         Ok(Answer::Done)
     }
 
     /// The next message of a consumer. If none was dealt to it, it deals for all.
-    pub(super) fn receive(&mut self, which: usize) -> Answer {
+    pub(super) fn receive(&mut self, which: usize, by_tag: bool) -> Option<Got> {
         let (name, number) = self.consumers[which].clone();
         let now = self.now();
         let queue = self.queues.get_mut(&name).expect("it has a consumer");
@@ -183,10 +226,45 @@ impl Broker {
         if queue.consumer(number).is_some_and(|consumer| consumer.inbox.is_empty()) {
             gone = queue.deal(now);
         }
-        let received = queue.consumer(number).and_then(|consumer| consumer.inbox.pop_front());
-        let got = received.map(|place| self.hand_out(&name, place, Some(number)));
+        let consumer = queue.consumer(number).expect("it is there");
+        let received = consumer.inbox.pop_front();
+        consumer.received += u64::from(received.is_some());
+        let got = received.map(|place| self.hand_out(&name, place, Some(number), by_tag));
         self.leave(&name, gone);
-        Answer::Message(got)
+        got
+    }
+
+    /// What is held for too long goes back; a consumer that holds it, or that leaves its inbox alone
+    /// for so long, is gone. The background sees each time that it looks who has what.
+    pub(super) fn time_out(&mut self) {
+        let now = self.now();
+        let mut late = Vec::new();
+        for held in self.held.iter_mut().filter(|held| held.consumer.is_none()) {
+            let seen = *held.seen.get_or_insert(now);
+            let queue = self.queues.get_mut(&held.queue).expect("it is there");
+            if queue.allows_less(now, seen) {
+                queue.give_back(held.place);
+                late.push((held.queue.clone(), held.place));
+                self.unwritten = true;
+            }
+        }
+        let is_late =
+            |held: &Held| late.iter().any(|one| one.0 == held.queue && one.1 == held.place);
+        self.held.retain(|held| held.consumer.is_some() || !is_late(held));
+        for (name, number) in self.consumers.clone() {
+            let its = |held: &&mut Held| held.consumer == Some(number);
+            let mut held = self.held.iter_mut().filter(its);
+            let oldest = held.next().map(|held| *held.seen.get_or_insert(now));
+            held.for_each(|held| held.seen = held.seen.or(Some(now)));
+            // Its queue may be gone, with the one before.
+            let Some(queue) = self.queues.get_mut(&name) else { continue };
+            let left = queue.consumer(number).expect("it is there").leaves_alone(now);
+            let longest = oldest.into_iter().chain(left).min();
+            if longest.is_some_and(|since| queue.allows_less(now, since)) {
+                let which = self.consumers.iter().position(|one| one.1 == number);
+                self.cancel(which.expect("it is there"));
+            }
+        }
     }
 
     /// What a consumer has goes back; a queue may end with its last consumer.
@@ -210,6 +288,7 @@ impl Broker {
     pub(super) fn get(&mut self, name: &str) -> Result<Answer, ErrorKind> {
         let now = self.now();
         let queue = self.queue(name)?;
+        shared(queue)?;
         if queue.options.single_active_consumer {
             return Err(ErrorKind::Usage);
         }
@@ -217,14 +296,14 @@ impl Broker {
         let mut gone = queue.shorten(now);
         let (next, passed) = queue.next(now);
         gone.extend(passed);
-        let got = next.map(|place| self.hand_out(name, place, None));
+        let got = next.map(|place| self.hand_out(name, place, None, false));
         self.leave(name, gone);
         Ok(Answer::Message(got))
     }
 
-    fn hand_out(&mut self, name: &str, place: Place, consumer: Option<u64>) -> Got {
+    fn hand_out(&mut self, name: &str, place: Place, consumer: Option<u64>, by_tag: bool) -> Got {
         let queue = name.to_owned();
-        self.held.push(Held { queue, place, consumer });
+        self.held.push(Held { queue, place, consumer, by_tag, seen: None });
         let entry = self.queues.get_mut(name).expect("it has a message").entry(place);
         entry.at = At::Hand;
         let Entry { place, birth, flag, ref deaths, .. } = *entry;
@@ -243,7 +322,7 @@ impl Broker {
     }
 
     pub(super) fn settle(&mut self, at: usize, how: Settle) {
-        let Held { queue: name, place, consumer } = self.held.remove(at);
+        let Held { queue: name, place, consumer, .. } = self.held.remove(at);
         self.unwritten = how != Settle::Ack { wait: true };
         let queue = self.queues.get_mut(&name).expect("it is there");
         if let Some(consumer) = consumer.and_then(|number| queue.consumer(number)) {

@@ -1,14 +1,50 @@
 //! Exchanges, queues and bindings come and go.
 
+use std::collections::BTreeSet;
+
 use fanlog::{DeleteQueue, ErrorKind, ExchangeKind, ExchangeOptions, QueueOptions};
 
 use crate::{
     broker::{Answer, Broker},
+    operations::Operation,
     queue::{Entry, Queue},
-    routing::{Binding, Exchange, Headers, Lead, Pattern, history_of},
+    routing::{Binding, Exchange, Headers, Lead, Pattern, Ways, history_of},
 };
 
 impl Broker {
+    /// Changes the topology.
+    pub(super) fn change(&mut self, operation: &Operation) -> Result<Answer, ErrorKind> {
+        match operation {
+            Operation::DeclareExchange { name, kind, options } => {
+                self.declare_exchange(name, *kind, options)
+            }
+            Operation::BindExchange { destination, source, pattern } => {
+                let lead = self.lead(destination, source, *pattern);
+                lead.map(|lead| {
+                    self.topology.leads.insert(lead);
+                    Answer::Done
+                })
+            }
+            Operation::UnbindExchange { destination, source, pattern } => {
+                let lead = self.lead(destination, source, *pattern);
+                lead.and_then(|lead| known(self.topology.leads.remove(&lead)))
+            }
+            Operation::DeleteExchange { name, if_unused } => self.delete_exchange(name, *if_unused),
+            Operation::DeclareQueue { name, options } => self.declare_queue(name, options),
+            Operation::DeleteQueue { name, conditions } => self.delete_queue_if(name, *conditions),
+            Operation::Bind { queue, exchange, pattern } => self.bind(queue, exchange, *pattern),
+            Operation::Unbind { queue, exchange, pattern } => {
+                self.unbind(queue, exchange, *pattern)
+            }
+            Operation::DeclareExclusive { name, options } => self.declare_exclusive(name, options),
+            Operation::Disown { which } => {
+                self.disown(which.index(self.owners.len()));
+                Ok(Answer::Done)
+            }
+            other => panic!("{other:?} is no change"),
+        }
+    }
+
     pub(super) fn declare_exchange(
         &mut self,
         name: &str,
@@ -49,15 +85,50 @@ impl Broker {
     ) -> Result<Answer, ErrorKind> {
         let now = self.now();
         if let Some(found) = self.queues.get_mut(name) {
+            shared(found)?;
             if found.options != *options {
                 return Err(ErrorKind::Mismatch);
             }
             found.used = now;
             return Ok(Answer::Done);
         }
-        self.queues.insert(name.to_owned(), Queue::new(options, self.declared, now));
-        self.declared += 1;
+        self.declare_new(name, options);
         Ok(Answer::Done)
+    }
+
+    /// It has an owner from then on, who may lose it.
+    pub(super) fn declare_exclusive(
+        &mut self,
+        name: &str,
+        options: &QueueOptions,
+    ) -> Result<Answer, ErrorKind> {
+        if self.queues.contains_key(name) {
+            return Err(ErrorKind::Usage);
+        }
+        self.owners.push((name.to_owned(), self.declared));
+        let options = QueueOptions { exclusive: true, ..options.clone() };
+        self.declare_new(name, &options);
+        Ok(Answer::Done)
+    }
+
+    /// An owner gives up its queue, if that is there still.
+    pub(super) fn disown(&mut self, which: usize) {
+        let (name, number) = self.owners.remove(which);
+        if self.queues.get(&name).is_some_and(|queue| queue.number == number) {
+            self.delete_queue(&name).expect("it is there");
+        }
+    }
+
+    /// The name of an owner's queue, if that is there still.
+    pub(super) fn owned(&self, which: usize) -> Result<String, ErrorKind> {
+        let (name, number) = &self.owners[which];
+        let there = self.queues.get(name).filter(|queue| queue.number == *number);
+        there.map(|_| name.clone()).ok_or(ErrorKind::NotFound)
+    }
+
+    fn declare_new(&mut self, name: &str, options: &QueueOptions) {
+        self.queues.insert(name.to_owned(), Queue::new(options, self.declared, self.now()));
+        self.declared += 1;
     }
 
     pub(super) fn delete_exchange(
@@ -80,6 +151,7 @@ impl Broker {
         conditions: DeleteQueue,
     ) -> Result<Answer, ErrorKind> {
         let queue = self.queue(name)?;
+        shared(queue)?;
         let used = conditions.if_unused && queue.roster.len() > 0;
         let not_empty = conditions.if_empty && queue.entries.iter().any(Entry::waits);
         if used || not_empty { Err(ErrorKind::InUse) } else { self.delete_queue(name) }
@@ -93,7 +165,7 @@ impl Broker {
         Ok(Answer::Done)
     }
 
-    fn binding(
+    pub(super) fn binding(
         &mut self,
         queue: &str,
         exchange: &str,
@@ -126,22 +198,27 @@ impl Broker {
         known(self.topology.bindings.remove(&binding))
     }
 
-    /// The queues that get a message.
+    /// The queues that get a message, and how.
     pub(super) fn route(
         &self,
         exchange: &str,
         key: &str,
         headers: Headers,
-    ) -> Result<Vec<String>, ErrorKind> {
-        let queues: Vec<String> = if exchange.is_empty() {
-            self.queues.contains_key(key).then(|| key.to_owned()).into_iter().collect()
+    ) -> Result<Ways, ErrorKind> {
+        let ways: Ways = if exchange.is_empty() {
+            let named = self.queues.contains_key(key).then(|| key.to_owned());
+            named.map(|name| (name, BTreeSet::from([None]))).into_iter().collect()
         } else {
             self.exchange(exchange)?;
-            let found = self.topology.queues_of(exchange, key, headers);
-            found.into_iter().collect()
+            self.topology.ways_of(exchange, key, headers)
         };
-        if queues.is_empty() { Err(ErrorKind::Unroutable) } else { Ok(queues) }
+        if ways.is_empty() { Err(ErrorKind::Unroutable) } else { Ok(ways) }
     }
+}
+
+/// A queue is nobody's.
+pub(crate) fn shared(queue: &Queue) -> Result<(), ErrorKind> {
+    if queue.options.exclusive { Err(ErrorKind::Usage) } else { Ok(()) }
 }
 
 /// What undoing a binding answers.

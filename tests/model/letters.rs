@@ -3,6 +3,7 @@
 use crate::{
     broker::Broker,
     queue::{At, Death, Entry, Flag, Gone, Reason},
+    routing::without,
 };
 
 /// The queues that a message must not come to again, as it would go in a circle in which nobody
@@ -49,8 +50,9 @@ impl Broker {
         let exchange = options.dead_letter_exchange.as_ref()?;
         let key = options.dead_letter_key.as_ref().unwrap_or(&entry.key);
         let not_to = been_in(&entry.deaths, from, reason);
-        let mut queues = self.route(exchange, key, entry.headers).unwrap_or_default();
-        queues.retain(|queue| !not_to.contains(queue));
+        let ways = self.route(exchange, key, entry.headers).unwrap_or_default();
+        let ways = without(&ways, &not_to);
+        let queues: Vec<String> = ways.keys().cloned().collect();
         let copy = Entry {
             key: key.clone(),
             since: self.now(),
@@ -60,6 +62,8 @@ impl Broker {
             returns: 0,
             at: At::Queue,
             old: false,
+            published: self.now(),
+            ways,
             ..entry.clone()
         };
         (!queues.is_empty()).then_some((copy, queues))

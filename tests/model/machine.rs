@@ -1,11 +1,13 @@
 //! A real engine on a machine whose power can be cut, compared with the broker after every call.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use fanlog::{
-    Config, Consumer, ConsumerOptions, Delivery, Engine, Error, ExchangeKind, Message, Offset,
-    StartAt,
-    clock::ManualClock,
+    Config, Consumer, Engine, Error, ExchangeKind, ExclusiveQueue, Message, Offset, StartAt,
+    clock::{Clock, ManualClock},
     storage::{CrashMode, MemoryStorage},
 };
 use proptest::{prelude::*, test_runner::Config as Cases};
@@ -16,8 +18,9 @@ use crate::{
     choice,
     compare::compare,
     cut::cut_power_in_a_round,
-    message::{Parts, birth_of, deaths, payload},
-    operations::{End, Every, Operation, Sent, Settle},
+    hands::{Hand, Held},
+    message::Parts,
+    operations::{End, Every, Operation, Sent, Start},
     queue::{Flag, Place},
 };
 
@@ -78,8 +81,19 @@ impl ReferenceStateMachine for Broker {
             Operation::Consume { queue, .. } => {
                 state.is_certain(queue) && state.consumers().len() < CONSUMERS_MAX
             }
-            Operation::Rewind { queue, .. } => state.may_rewind(queue),
-            Operation::Receive { .. } | Operation::Cancel { .. } => !state.consumers().is_empty(),
+            Operation::Rewind { queue, .. } | Operation::BindFrom { queue, .. } => {
+                state.may_rewind(queue)
+            }
+            Operation::Receive { .. }
+            | Operation::ReceiveBatch { .. }
+            | Operation::Cancel { .. } => !state.consumers().is_empty(),
+            Operation::Disown { .. } | Operation::OwnerPurge { .. } => !state.owners().is_empty(),
+            Operation::OwnerConsume { which, .. } => {
+                let owners = state.owners();
+                !owners.is_empty()
+                    && state.is_certain(&owners[which.index(owners.len())].0)
+                    && state.consumers().len() < CONSUMERS_MAX
+            }
             Operation::Publish(message) | Operation::PublishNumbered { message, .. } => {
                 !state.is_vague(message)
             }
@@ -96,22 +110,16 @@ impl ReferenceStateMachine for Broker {
     }
 }
 
-/// A message that was taken.
-struct Held {
-    delivery: Delivery,
-    queue: String,
-    /// The tag of the consumer that has it, if it is one.
-    consumer: Option<String>,
-}
-
 /// The engine, its disk and its clock.
 pub(crate) struct Machine {
     disk: MemoryStorage,
     clock: Arc<ManualClock>,
     engine: Option<Engine>,
-    held: Vec<Held>,
-    /// With their queues, as they came.
-    consumers: Vec<(String, Consumer)>,
+    pub(super) held: Vec<Held>,
+    /// With their queues, as they came, and how many came before.
+    pub(super) consumers: Vec<(String, u64, Consumer)>,
+    pub(super) subscribed: u64,
+    pub(super) owners: Vec<ExclusiveQueue>,
     next_place: Place,
 }
 
@@ -127,6 +135,8 @@ impl StateMachineTest for Machine {
             engine: None,
             held: Vec::new(),
             consumers: Vec::new(),
+            subscribed: 0,
+            owners: Vec::new(),
             next_place: 0,
         };
         machine.open();
@@ -163,11 +173,14 @@ impl StateMachineTest for Machine {
 
 /// Whether an answer is the expected one, where flags may be either.
 fn agree(found: &Answer, expected: &Answer) -> bool {
+    let same = |found: &Got, expected: &Got| match expected.flag {
+        Flag::Maybe => Got { flag: Flag::Maybe, ..found.clone() } == *expected,
+        _ => found == expected,
+    };
     match (found, expected) {
-        (Answer::Message(Some(found)), Answer::Message(Some(expected)))
-            if expected.flag == Flag::Maybe =>
-        {
-            Got { flag: Flag::Maybe, ..found.clone() } == *expected
+        (Answer::Message(Some(found)), Answer::Message(Some(expected))) => same(found, expected),
+        (Answer::Batch(found), Answer::Batch(expected)) => {
+            found.len() == expected.len() && found.iter().zip(expected).all(|(a, b)| same(a, b))
         }
         _ => found == expected,
     }
@@ -187,7 +200,7 @@ pub(crate) fn config() -> Config {
 }
 
 impl Machine {
-    fn engine(&self) -> &Engine {
+    pub(super) fn engine(&self) -> &Engine {
         self.engine.as_ref().expect("it is open")
     }
 
@@ -216,9 +229,7 @@ impl Machine {
         assert!(agree(&answer, &broker.answer), "{answer:?}, expected {:?}", broker.answer);
         // Copies of dead letters are on their way, and nobody waits for them.
         while self.engine().step_commit() {}
-        // What queues had that came to their end is nobody's any more.
-        self.held.retain(|held| broker.queues.contains_key(&held.queue));
-        self.consumers.retain(|(queue, _)| broker.queues.contains_key(queue));
+        self.forget_what_went(broker);
         self.next_place = broker.next_place();
     }
 
@@ -243,52 +254,15 @@ impl Machine {
             Operation::Transaction { messages, acks, commit } => {
                 self.transaction(messages, *acks, *commit)?;
             }
-            Operation::Get { queue } => {
-                let found = engine.get(queue)?;
-                return Ok(Answer::Message(found.map(|delivery| self.hold(delivery, queue, None))));
+            Operation::Rewind { queue, at } => {
+                let landed = engine.rewind(queue, self.start(*at))?;
+                self.recall(queue, *at);
+                return Ok(Answer::Purged(landed.messages));
             }
-            Operation::Consume { queue, options } => {
-                let options = ConsumerOptions {
-                    priority: options.priority,
-                    exclusive: options.exclusive,
-                    ..ConsumerOptions::prefetch(options.prefetch)
-                };
-                let consumer = engine.consume(queue, options)?;
-                self.consumers.push(((*queue).to_owned(), consumer));
-            }
-            Operation::Receive { which } => {
-                let (queue, consumer) = &self.consumers[which.index(self.consumers.len())];
-                let (queue, tag) = (queue.clone(), Some(consumer.tag().to_owned()));
-                let found = consumer.recv_timeout(Duration::ZERO)?;
-                return Ok(Answer::Message(found.map(|delivery| self.hold(delivery, &queue, tag))));
-            }
-            Operation::Cancel { which } => {
-                let (_, consumer) = self.consumers.remove(which.index(self.consumers.len()));
-                let tag = consumer.tag().to_owned();
-                drop(consumer);
-                self.held.retain(|held| held.consumer.as_ref() != Some(&tag));
-            }
-            Operation::Peek { queue } => {
-                let found = engine.peek(queue, usize::MAX)?;
-                return Ok(Answer::Messages(found.iter().map(|one| one.offset.0).collect()));
-            }
-            Operation::Settle { place, how } => {
-                let held = self.held.remove(place.index(self.held.len()));
-                match how {
-                    Settle::Ack { wait: true } => held.delivery.ack()?.wait()?,
-                    Settle::Ack { wait: false } => drop(held.delivery.ack()?),
-                    Settle::Requeue => held.delivery.nack(true)?,
-                    Settle::Reject => held.delivery.nack(false)?,
-                }
-            }
-            Operation::SettleMultiple { place, how } => {
-                self.settle_multiple(place.index(self.held.len()), *how)?;
-            }
-            Operation::Purge { queue } => return Ok(Answer::Purged(engine.purge_queue(queue)?)),
-            Operation::Rewind { queue, back } => {
-                let at = StartAt::Offset(Offset(self.next_place.saturating_sub(*back)));
-                let landed = engine.rewind(queue, at)?;
-                self.held.retain(|held| held.queue != *queue);
+            Operation::BindFrom { queue, exchange, pattern, at } => {
+                let (key, arguments) = (pattern.key, pattern.arguments());
+                let landed = engine.bind_from(queue, exchange, key, &arguments, self.start(*at))?;
+                self.recall(queue, *at);
                 return Ok(Answer::Purged(landed.messages));
             }
             Operation::Checkpoint => engine.checkpoint()?,
@@ -298,34 +272,26 @@ impl Machine {
             }
             Operation::Advance { seconds } => self.pass(*seconds)?,
             Operation::Again(end) => self.again(*end)?,
-            change => self.change(change)?,
+            other => return self.call_for_hands(other),
         }
         Ok(Answer::Done)
     }
 
-    fn settle_multiple(&mut self, at: usize, how: Settle) -> Result<(), Error> {
-        let tag = self.held[at].delivery.tag();
-        let consumer = self.held[at].consumer.clone();
-        let (its, others): (Vec<Held>, Vec<Held>) = std::mem::take(&mut self.held)
-            .into_iter()
-            .partition(|held| held.consumer == consumer && held.delivery.tag() <= tag);
-        self.held = others;
-        for held in its {
-            held.delivery.keep();
-        }
-        let mut consumers = self.consumers.iter().map(|(_, consumer)| consumer);
-        let consumer = consumers.find(|one| Some(one.tag()) == consumer.as_deref());
-        let consumer = consumer.expect("it is there");
-        match how {
-            Settle::Ack { wait: true } => consumer.ack_multiple(tag)?.wait(),
-            Settle::Ack { wait: false } => consumer.ack_multiple(tag).map(drop),
-            Settle::Requeue => consumer.nack_multiple(tag, true),
-            Settle::Reject => consumer.nack_multiple(tag, false),
+    fn start(&self, at: Start) -> StartAt {
+        match at {
+            Start::Latest => StartAt::Latest,
+            Start::Earliest => StartAt::Earliest,
+            Start::Back(back) => StartAt::Offset(Offset(self.next_place.saturating_sub(back))),
+            Start::Ago(seconds) => {
+                let now = Duration::from_micros(self.clock.wall_us());
+                let time = now.saturating_sub(Duration::from_secs(seconds));
+                StartAt::Time(SystemTime::UNIX_EPOCH + time)
+            }
         }
     }
 
     /// Changes the topology.
-    fn change(&self, operation: &Operation) -> Result<(), Error> {
+    pub(super) fn change(&self, operation: &Operation) -> Result<(), Error> {
         let engine = self.engine();
         match operation {
             Operation::DeclareExchange { name, kind, options } => {
@@ -373,17 +339,6 @@ impl Machine {
         self.engine().delete_exchange("flush")
     }
 
-    /// Gives back what has a limit of deliveries: how often it came back is certain then.
-    fn give_back_counted(&mut self) {
-        for held in std::mem::take(&mut self.held) {
-            if self.engine().queue(&held.queue).unwrap().options.delivery_limit.is_some() {
-                held.delivery.nack(true).unwrap();
-            } else {
-                self.held.push(held);
-            }
-        }
-    }
-
     fn parts(&self, messages: &[Sent]) -> Vec<Parts> {
         let births = self.next_place..;
         births.zip(messages).map(|(birth, message)| Parts::of(message, birth)).collect()
@@ -394,26 +349,26 @@ impl Machine {
         for (message, parts) in messages.iter().zip(self.parts(messages)) {
             transaction.publish(&parts.message(message))?;
         }
+        let mut by_tag = Vec::new();
         for place in acks.places(self.held.len()) {
-            let held = self.held.remove(place);
-            transaction.ack(held.delivery)?;
+            if let Hand::Tag(tag) = self.held[place].hand {
+                let consumer = self.held[place].consumer.clone();
+                transaction.ack_tag(self.consumer(consumer.as_deref()), tag)?;
+                by_tag.push((consumer, tag));
+            } else if let Hand::Delivery(delivery) = self.held.remove(place).hand {
+                transaction.ack(delivery)?;
+            }
         }
         if commit {
             transaction.commit()?.wait()?;
+            let acked = |held: &Held| {
+                by_tag.iter().any(|(of, tag)| *of == held.consumer && *tag == held.tag())
+            };
+            self.held.retain(|held| held.consumer.is_none() || !acked(held));
         } else {
             transaction.roll_back();
         }
         Ok(())
-    }
-
-    /// Takes note of a message that was handed out.
-    fn hold(&mut self, delivery: Delivery, queue: &str, consumer: Option<String>) -> Got {
-        let birth = birth_of(delivery.payload());
-        assert_eq!(delivery.payload(), payload(birth, delivery.payload().len()), "{delivery:?}");
-        let flag = if delivery.redelivered() { Flag::Yes } else { Flag::No };
-        let (place, deaths) = (delivery.offset().0, deaths(delivery.headers()));
-        self.held.push(Held { delivery, queue: queue.to_owned(), consumer });
-        Got { place, birth, flag, deaths }
     }
 
     fn again(&mut self, end: End) -> Result<(), Error> {
@@ -426,6 +381,7 @@ impl Machine {
         // What it does from here on is on the other disk.
         self.held.clear();
         self.consumers.clear();
+        self.owners.clear();
         drop(engine);
         self.open();
         Ok(())

@@ -2,10 +2,12 @@
 //!
 //! [`operations`] lists the calls, [`choice`] says which are worth making. [`broker`] says what every
 //! call has to answer: [`publishing`] what is stored, [`routing`] where it goes, [`queue`] what a queue
-//! holds and what leaves it by itself, [`letters`] where that goes, [`consuming`] who gets the
-//! rest, [`past`] what comes back; [`declaring`] exchanges, queues and bindings. [`machine`] makes the calls on a real engine (stepped, on a
-//! disk in memory whose power can be cut), [`compare`] compares after each: the topology, the depths
-//! of all queues, and the engine's own recount by brute force. A failure is shrunk to the shortest
+//! holds and what leaves it by itself, [`letters`] where that goes, [`consuming`] who gets the rest and
+//! loses it again, [`past`] what comes back to queues that are bound from the past or rewound;
+//! [`declaring`] exchanges, queues and bindings. [`machine`] makes the calls on a real engine (stepped,
+//! on a disk in memory whose power can be cut), [`hands`] has what it took; [`compare`] compares after
+//! each: the topology, the depths of all queues, and the engine's own recount by brute force. A failure
+//! is shrunk to the shortest
 //! sequence.
 //!
 //! Nothing is left to chance: time passes where a call says so, and only there the background works,
@@ -23,6 +25,7 @@ mod compare;
 mod consuming;
 mod cut;
 mod declaring;
+mod hands;
 mod letters;
 mod machine;
 mod message;

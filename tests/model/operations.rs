@@ -49,6 +49,17 @@ pub(crate) struct Subscription {
     pub(crate) exclusive: bool,
 }
 
+/// Where a queue begins in a history.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Start {
+    Latest,
+    Earliest,
+    /// So many messages before the next one.
+    Back(u64),
+    /// So many seconds ago.
+    Ago(u64),
+}
+
 /// A message to be published.
 #[derive(Debug, Clone)]
 pub(crate) struct Sent {
@@ -107,6 +118,30 @@ pub(crate) enum Operation {
         exchange: &'static str,
         pattern: Pattern,
     },
+    /// Binds a queue from the past.
+    BindFrom {
+        queue: &'static str,
+        exchange: &'static str,
+        pattern: Pattern,
+        at: Start,
+    },
+    /// A queue that belongs to whoever declared it.
+    DeclareExclusive {
+        name: &'static str,
+        options: QueueOptions,
+    },
+    /// One of the owners, by its place among them, gives its queue up.
+    Disown {
+        which: prop::sample::Index,
+    },
+    /// A consumer of an owner's queue comes.
+    OwnerConsume {
+        which: prop::sample::Index,
+        options: Subscription,
+    },
+    OwnerPurge {
+        which: prop::sample::Index,
+    },
     Publish(Sent),
     /// By a publisher with a name, which may say a number again.
     PublishNumbered {
@@ -126,6 +161,11 @@ pub(crate) enum Operation {
     /// One of the consumers, by its place among them, asks for a message.
     Receive {
         which: prop::sample::Index,
+    },
+    /// The same, for several at a time, which are settled by their tags.
+    ReceiveBatch {
+        which: prop::sample::Index,
+        most: usize,
     },
     /// Of the consumer that has one of those in hand: that one, and all that it got before.
     SettleMultiple {
@@ -154,10 +194,10 @@ pub(crate) enum Operation {
     Purge {
         queue: &'static str,
     },
-    /// Brings back what its exchanges keep, from so many messages before the last one on.
+    /// Brings back what its exchanges keep.
     Rewind {
         queue: &'static str,
-        back: u64,
+        at: Start,
     },
     Checkpoint,
     Reclaim,

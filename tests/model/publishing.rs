@@ -8,6 +8,7 @@ use crate::{
     broker::{Answer, Broker},
     operations::{Every, Sent, Settle},
     queue::{At, Entry, Flag, Reason},
+    routing::{Ways, without},
 };
 
 /// A message, and the queues that get it.
@@ -43,9 +44,10 @@ impl Broker {
     /// Queues that are full do not get it, and are told of; those that want to have their copy
     /// dead-lettered instead.
     pub(super) fn publish_one(&mut self, message: &Sent) -> Result<Answer, ErrorKind> {
-        let (entry, mut queues) = self.routed(message)?;
+        let (mut entry, mut queues) = self.routed(message)?;
         let full = self.full(&[(entry.clone(), queues.clone())]);
         queues.retain(|queue| !full.contains(queue));
+        entry.ways = without(&entry.ways, &full);
         let dead: Vec<(&String, Routed)> = full
             .iter()
             .filter(|name| self.queues[*name].dead_letters_refused())
@@ -82,7 +84,10 @@ impl Broker {
         let acked = commit && published.is_ok();
         let how = if acked { Settle::Ack { wait: true } } else { Settle::Requeue };
         for place in acks.places(self.held.len()) {
-            self.settle(place, how);
+            // What was added by its tag stays where it is.
+            if acked || !self.held[place].by_tag {
+                self.settle(place, how);
+            }
         }
         published
     }
@@ -92,10 +97,11 @@ impl Broker {
         if !message.exchange.is_empty() && self.exchange(message.exchange)?.options.internal {
             return Err(ErrorKind::Usage);
         }
-        let queues = match self.route(message.exchange, message.key, message.headers) {
-            Err(ErrorKind::Unroutable) if message.optional => Vec::new(),
+        let ways = match self.route(message.exchange, message.key, message.headers) {
+            Err(ErrorKind::Unroutable) if message.optional => Ways::new(),
             other => other?,
         };
+        let queues = ways.keys().cloned().collect();
         let entry = Entry {
             place: 0,
             birth: 0,
@@ -111,6 +117,8 @@ impl Broker {
             returns: 0,
             at: At::Queue,
             old: false,
+            published: self.now(),
+            ways,
         };
         Ok((entry, queues))
     }
@@ -145,7 +153,7 @@ impl Broker {
             for name in queues {
                 let queue = self.queues.get_mut(&name).expect("it was routed there");
                 queue.watched |= entry.expiry.is_some();
-                queue.entries.push(Entry { place, birth, ..entry.clone() });
+                queue.arrive(&name, Entry { place, birth, ..entry.clone() });
             }
         }
     }

@@ -1,10 +1,17 @@
 //! One queue: what it holds, in which order it comes, and what leaves it by itself.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+    time::Duration,
+};
 
 use fanlog::{Durability, Overflow, QueueOptions};
 
-use crate::{consuming::Roster, routing::Headers};
+use crate::{
+    consuming::Roster,
+    routing::{Binding, Headers, Ways},
+};
 
 /// Number of a stored message: how many were stored before it. Its copies have their own.
 pub(crate) type Place = u64;
@@ -79,6 +86,10 @@ pub(crate) struct Entry {
     pub(crate) at: At,
     /// It was there when the store was opened.
     pub(crate) old: bool,
+    /// When it was published.
+    pub(crate) published: Duration,
+    /// How it came to the queues that got it.
+    pub(crate) ways: Ways,
 }
 
 impl Entry {
@@ -109,6 +120,8 @@ pub(crate) struct Queue {
     /// How many were declared before it.
     pub(crate) number: u64,
     pub(crate) entries: Vec<Entry>,
+    /// Of all that was published to it the bindings by which it came, as long as they are there.
+    pub(crate) came: BTreeMap<Place, BTreeSet<Option<Binding>>>,
     /// The background looks at its messages.
     pub(crate) watched: bool,
     /// When it was used last, as far as its expiry goes.
@@ -121,7 +134,19 @@ impl Queue {
         let options = options.clone();
         let watched = has_limits(&options);
         let (entries, roster) = (Vec::new(), Roster::default());
-        Self { options, is_history: false, number, entries, watched, used: now, roster }
+        let came = BTreeMap::new();
+        Self { options, is_history: false, number, entries, came, watched, used: now, roster }
+    }
+
+    /// A message comes, as its last one.
+    pub(crate) fn arrive(&mut self, name: &str, entry: Entry) {
+        self.came.insert(entry.place, entry.ways.get(name).cloned().unwrap_or_default());
+        self.entries.push(entry);
+    }
+
+    /// Whether a message came by a binding that it has had since.
+    pub(crate) fn got(&self, place: Place) -> bool {
+        self.came.get(&place).is_some_and(|ways| !ways.is_empty())
     }
 
     /// What is left of it when the store is opened.

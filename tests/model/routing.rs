@@ -56,6 +56,25 @@ pub(crate) fn history_of(exchange: &str) -> String {
     format!("history of {exchange}")
 }
 
+/// How a message comes to its queues: by which bindings, or, without one, by the queue's name.
+pub(crate) type Ways = BTreeMap<String, BTreeSet<Option<Binding>>>;
+
+/// The same without some queues: of those that are bound like one of them, each gets it by its name.
+pub(crate) fn without(ways: &Ways, gone: &[String]) -> Ways {
+    let its = |name: &&String| gone.contains(name);
+    let of_gone: Vec<&Binding> =
+        ways.keys().filter(its).flat_map(|name| &ways[name]).flatten().collect();
+    let alike = |binding: &Binding| {
+        let same = |other: &&&Binding| {
+            other.exchange == binding.exchange && other.pattern == binding.pattern
+        };
+        of_gone.iter().any(|other| same(&other))
+    };
+    let others = ways.iter().filter(|(name, _)| !gone.contains(name));
+    let stand_in = |way: &Option<Binding>| way.clone().filter(|binding| !alike(binding));
+    others.map(|(name, ways)| (name.clone(), ways.iter().map(stand_in).collect())).collect()
+}
+
 /// A binding of a queue.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Binding {
@@ -104,9 +123,9 @@ pub(crate) struct Topology {
 }
 
 impl Topology {
-    /// The queues that a message goes to from an exchange that there is, each once.
-    pub(crate) fn queues_of(&self, entered: &str, key: &str, headers: Headers) -> BTreeSet<String> {
-        let mut queues = BTreeSet::new();
+    /// The queues that a message goes to from an exchange that there is, and how.
+    pub(crate) fn ways_of(&self, entered: &str, key: &str, headers: Headers) -> Ways {
+        let mut ways = Ways::new();
         let (mut next, mut seen) = (vec![entered], BTreeSet::new());
         while let Some(at) = next.pop() {
             let Some(exchange) = self.exchanges.get(at) else { continue };
@@ -116,8 +135,7 @@ impl Topology {
             let wanted = |pattern: Pattern| pattern.matches(exchange.kind, key, headers);
             let of_queues = self.bindings.iter().filter(|one| one.exchange == at);
             let of_exchanges = self.leads.iter().filter(|one| one.source == at);
-            let taken: Vec<&str> =
-                of_queues.filter(|one| wanted(one.pattern)).map(|one| &*one.queue).collect();
+            let taken: Vec<&Binding> = of_queues.filter(|one| wanted(one.pattern)).collect();
             let led: Vec<&str> = of_exchanges
                 .filter(|one| wanted(one.pattern))
                 .map(|one| &*one.destination)
@@ -125,11 +143,14 @@ impl Topology {
             if taken.is_empty() && led.is_empty() {
                 next.extend(exchange.options.alternate.as_deref());
             }
-            queues.extend(taken.into_iter().map(str::to_owned));
-            queues.extend(exchange.options.history.map(|_| history_of(at)));
+            for binding in taken {
+                let ways = ways.entry(binding.queue.clone()).or_default();
+                ways.insert(Some(binding.clone()));
+            }
+            ways.extend(exchange.options.history.map(|_| (history_of(at), BTreeSet::new())));
             next.extend(led);
         }
-        queues
+        ways
     }
 
     /// Exchanges with bindings from them.

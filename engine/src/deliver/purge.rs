@@ -22,6 +22,9 @@ use crate::{
 /// That of the wait: the drop is in doubt then, or on its way.
 pub(crate) fn purge(core: &Arc<Core>, queue: &Arc<Queue>) -> Result<u64> {
     let mut guard = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
+    if queue.is_gone() {
+        return Err(Error::NotFound { what: "queue", name: queue.name.to_string() });
+    }
     let dispatch = guard.make();
     if !dispatch.goes_on(queue) {
         let what = format!("purge of queue {:?}", queue.name);
