@@ -327,7 +327,9 @@ impl Engine {
     /// all of it is durable, together.
     ///
     /// What the queue holds already, or got since it has a binding for it, does not come again; what
-    /// lies before its bindings does, each time that this is called, acked or not. If less is kept
+    /// lies before its bindings does, each time that this is called, acked or not: so a call that is made
+    /// again, as after a crash it is not known whether it took place, may bring again what was acked
+    /// since. If less is kept
     /// than asked for it begins with the oldest that is. As for [`rewind`](Self::rewind) what consumers
     /// of the queue have goes back.
     ///

@@ -24,7 +24,8 @@ pub struct ExchangeOptions {
     /// Whether it is still there after the store was opened again. One that is not is gone then,
     /// with its bindings; what it brought to queues stays there. Default true.
     pub durable: bool,
-    /// Whether it is deleted when the last of the bindings from it goes. Default false.
+    /// Whether it is deleted when the last of the bindings from it goes. Default false. If that was one
+    /// of a queue that did not survive a restart, it stays until the next one goes.
     pub auto_delete: bool,
     /// Whether nobody may publish to it: it is reached through other exchanges. Default false.
     pub internal: bool,

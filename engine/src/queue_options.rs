@@ -110,7 +110,7 @@ pub struct QueueOptions {
     /// and was not declared again. Opening the store counts as a use. `x-expires`.
     pub expires: Option<Duration>,
     /// The longest that a message stays in it before it is delivered; what consumers hold does not
-    /// expire. 0 drops every message. `x-message-ttl`.
+    /// expire. 0 drops every message, also where a consumer waits for one. `x-message-ttl`.
     pub message_ttl: Option<Duration>,
     /// The most ready messages. `x-max-length`.
     pub messages_max: Option<u64>,

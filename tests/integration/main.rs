@@ -11,6 +11,7 @@ mod ack_timeout;
 mod again;
 mod backend;
 mod backup;
+mod bad_input;
 mod cancel;
 mod close;
 mod counts;
