@@ -624,3 +624,27 @@ fn the_last_of_many_queues_sets_free_what_the_others_acked_before() {
     assert!(log_bytes(&machine) < 400_000, "{:?}", log_files(&machine));
     sound(&engine);
 }
+
+#[test]
+fn segments_that_come_as_fast_as_they_are_looked_at_are_rewritten() {
+    let machine = Machine::new();
+    let engine = machine.open();
+    engine.declare_queue("jobs").unwrap();
+    let consumer = consume(&engine, "jobs", 0);
+    let mut kept = Vec::new();
+    for round in 0..100 {
+        // More than a segment, and few pieces of the background's work: enough to find it out.
+        publish_all(&engine, "", "jobs", 60 * round, 60);
+        kept.extend(ack_some(&consumer, |number| number % 20 != 0));
+        machine.clock.advance(Duration::from_millis(20));
+        for _ in 0..6 {
+            engine.step().unwrap();
+        }
+    }
+    let stats = engine.stats();
+    assert!(stats.segments_rewritten > 0, "{} segments", stats.segments);
+    ack_all(kept);
+    tidy(&machine.clock, &engine);
+    compact(&machine, 0);
+    sound(&engine);
+}

@@ -20,6 +20,8 @@
 //!     only after its outstanding fell by a quarter; or by a quarter of what was live, but then with
 //!     pauses in which others work: of many queues that acked the same, the last sets it free.
 //! W5. A segment with a message that is damaged and live is left alone, and reported.
+//! W6. After some segments were found out the choice is among those that are known: new ones may come
+//!     as fast as they are found out.
 
 mod budget;
 mod choose;
@@ -55,6 +57,8 @@ const SLACK_SEGMENTS: u64 = 2;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// From this much waste on it is not paced, in segments.
 const URGENT_SEGMENTS: u64 = 8;
+/// After so many segments were found out it is looked what of those that are known may be chosen.
+const FOUND_OUT_MAX: u32 = 16;
 /// After space ran out while a file was written, it is tried again after so long.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
@@ -92,6 +96,8 @@ struct Seen {
 #[derive(Debug, Default)]
 struct State {
     table: Table,
+    /// How many segments were found out since the last choice.
+    found_out: u32,
     work: Work,
     urgent: bool,
     rewritten: u64,
@@ -187,9 +193,12 @@ impl State {
         if self.seen == Some(seen) {
             return Ok(false);
         }
-        if self.table.find_out_one(core, &segments, now) {
+        let may_find_out = self.found_out < FOUND_OUT_MAX;
+        if self.table.find_out_one(core, &segments, now, may_find_out) {
+            self.found_out += 1;
             return Ok(true);
         }
+        self.found_out = 0;
         let room_bytes = core.supply.could_promise(core).unwrap_or(u64::MAX);
         let slack = if room.is_short() { 0 } else { SLACK_SEGMENTS };
         let segment_bytes = core.config.segment_bytes_max;
@@ -201,6 +210,9 @@ impl State {
         let choice = choose(self.table.rows(), &limits);
         let choice = choice.filter(|choice| budget.allows(choice.bytes, room));
         let Some(choice) = choice else {
+            if self.table.is_behind() {
+                return Ok(true);
+            }
             // Where room decides, more of it does too.
             let stays = !self.table.puts_off() && room_bytes > segment_bytes;
             self.seen = stays.then_some(seen);

@@ -79,6 +79,8 @@ pub(super) struct Table {
     rows: Vec<Row>,
     /// A row may be too old, and is to be found out after a rest.
     puts_off: bool,
+    /// A row is of a segment that is still to be found out.
+    behind: bool,
 }
 
 impl Table {
@@ -88,12 +90,14 @@ impl Table {
     }
 
     /// Puts the rows together. If something about a segment has to be found out for that, does so
-    /// for one and says true: to be called again. A segment that can't be read is left alone.
+    /// for one and says true: to be called again. A segment that can't be read is left alone. If it
+    /// may not, those that are not found out are put down as not to be chosen.
     pub(super) fn find_out_one(
         &mut self,
         core: &Core,
         segments: &[Arc<Segment>],
         now: Duration,
+        may_find_out: bool,
     ) -> bool {
         let (counts, queues) = {
             let ledger = core.ledger();
@@ -102,6 +106,7 @@ impl Table {
         let mut counts = counts.iter().peekable();
         self.rows.clear();
         self.puts_off = false;
+        self.behind = false;
         for segment in segments {
             while counts.next_if(|count| count.id < segment.id()).is_some() {}
             let count = counts.peek().filter(|count| count.id == segment.id());
@@ -122,12 +127,16 @@ impl Table {
                     let known = self.known.get(&key_of(segment));
                     let age = known.map(|known| known.age(outstanding, now));
                     self.puts_off |= age == Some(Age::Rests);
-                    let Some(known) = known.filter(|_| age != Some(Age::Old)) else {
+                    if let Some(known) = known.filter(|_| age != Some(Age::Old)) {
+                        row.live = known.live;
+                        row.fixed = known.problem.is_some();
+                    } else if may_find_out {
                         self.find_out(core, segment, outstanding, now);
                         return true;
-                    };
-                    row.live = known.live;
-                    row.fixed = known.problem.is_some();
+                    } else {
+                        row.fixed = true;
+                        self.behind = true;
+                    }
                 }
             }
             self.rows.push(row);
@@ -140,6 +149,11 @@ impl Table {
     /// Whether something is to be found out later, although nothing changes until then.
     pub(super) fn puts_off(&self) -> bool {
         self.puts_off
+    }
+
+    /// Whether segments are still to be found out.
+    pub(super) fn is_behind(&self) -> bool {
+        self.behind
     }
 
     fn find_out(&mut self, core: &Core, segment: &Arc<Segment>, outstanding: u64, now: Duration) {

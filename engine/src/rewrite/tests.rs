@@ -253,8 +253,10 @@ fn a_segment_is_found_out_again_only_after_its_outstanding_fell_by_a_quarter() {
     let mut table = super::table::Table::default();
     let mut look = || {
         let segments = core.log.segments();
-        std::iter::from_fn(|| table.find_out_one(core, &segments, core.clock.now()).then_some(()))
-            .count()
+        std::iter::from_fn(|| {
+            table.find_out_one(core, &segments, core.clock.now(), true).then_some(())
+        })
+        .count()
     };
     let sparse =
         sealed(&engine).iter().filter(|one| !survivors_of(&engine, one).is_empty()).count();
