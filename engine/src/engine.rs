@@ -366,7 +366,7 @@ impl Engine {
         at: StartAt,
     ) -> Result<Landed> {
         let bind = Change::BindWith { queue, exchange, routing_key, arguments };
-        rewind::bring(&self.owner.core, queue, Bring::Binding(bind), at)
+        rewind::bring(&self.owner.core, queue, Bring::Binding(bind), at, None)
     }
 
     /// Rewinds a queue: all that the exchanges which it is bound to keep, from a place on, and that
@@ -383,7 +383,7 @@ impl Engine {
     /// [`Error::Refused`] if no exchange that it is bound to keeps a history, or the queue is
     /// exclusive; else as [`bind_from`](Self::bind_from).
     pub fn rewind(&self, queue: &str, at: StartAt) -> Result<Landed> {
-        rewind::bring(&self.owner.core, queue, Bring::Bindings, at)
+        rewind::bring(&self.owner.core, queue, Bring::Bindings, at, None)
     }
 
     /// Undoes a binding. What it brought to the queue stays there.

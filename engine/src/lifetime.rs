@@ -10,10 +10,12 @@ use std::{
 };
 
 use crate::{
-    Consumer, ConsumerOptions, Error, Result,
+    Consumer, ConsumerOptions, Delivery, Error, Landed, Result, StartAt, Table,
     core::Core,
     deliver::{self, Dispatch},
     queue::Queue,
+    rewind::{self, Bring},
+    route::Change,
 };
 
 /// Deletes a queue unless it has a consumer, or messages that wait to be moved to its dead-letter
@@ -64,8 +66,8 @@ pub(crate) fn check_shared(queue: &Queue, what: &str) -> Result<()> {
     Err(Error::Refused { what, why: "it is exclusive, and another's".to_owned() })
 }
 
-/// The owner's handle of an exclusive queue: nobody else consumes from it, purges or deletes it. It
-/// can be bound and published to like any other.
+/// The owner's handle of an exclusive queue: nobody else consumes or gets from it, purges, rewinds or
+/// deletes it. It can be bound and published to like any other.
 ///
 /// When this is dropped the queue is deleted, with its messages; consumers of it get
 /// [`Error::Cancelled`]. It does not survive the engine either.
@@ -112,6 +114,53 @@ impl ExclusiveQueue {
     /// As [`Engine::consume`](crate::Engine::consume).
     pub fn consume(&self, options: &ConsumerOptions) -> Result<Consumer> {
         Consumer::new(&self.core, &self.queue, options)
+    }
+
+    /// Takes its next ready message without a subscription. As [`Engine::get`](crate::Engine::get).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn get(&self) -> Result<Option<Delivery>> {
+        self.core.check_writable()?;
+        deliver::get(&self.core, &self.queue)
+    }
+
+    /// Binds it to an exchange from a place in the exchange's history. As
+    /// [`Engine::bind_from`](crate::Engine::bind_from).
+    ///
+    /// # Errors
+    ///
+    /// As there; [`Error::NotFound`] if the queue is gone.
+    pub fn bind_from(
+        &self,
+        exchange: &str,
+        routing_key: &str,
+        arguments: &Table,
+        at: StartAt,
+    ) -> Result<Landed> {
+        self.check_there()?;
+        let queue = self.name();
+        let bind = Change::BindWith { queue, exchange, routing_key, arguments };
+        rewind::bring(&self.core, queue, Bring::Binding(bind), at, Some(self.queue.id))
+    }
+
+    /// Brings back what it acked. As [`Engine::rewind`](crate::Engine::rewind).
+    ///
+    /// # Errors
+    ///
+    /// As there; [`Error::NotFound`] if the queue is gone.
+    pub fn rewind(&self, at: StartAt) -> Result<Landed> {
+        self.check_there()?;
+        rewind::bring(&self.core, self.name(), Bring::Bindings, at, Some(self.queue.id))
+    }
+
+    /// Another may have its name once it is gone.
+    fn check_there(&self) -> Result<()> {
+        if self.queue.is_gone() {
+            return Err(Error::NotFound { what: "queue", name: self.name().to_owned() });
+        }
+        Ok(())
     }
 
     /// Drops what is ready in it. As [`Engine::purge_queue`](crate::Engine::purge_queue).

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use fanlog::{
-    Config, ConsumerOptions, Engine, Error, ErrorKind, ExchangeKind, Message, OnDamage,
-    QueueOptions,
+    Config, ConsumerOptions, Engine, Error, ErrorKind, ExchangeKind, ExchangeOptions, History,
+    Message, OnDamage, QueueOptions, StartAt, Table,
 };
 
 use crate::support::{
@@ -273,4 +273,48 @@ fn a_queue_that_is_gone_is_not_deleted_in_place_of_its_successor() {
     assert!(is_there(&engine, "q"));
     nothing(&consume(&engine, "q", 1));
     assert!(!is_there(&engine, "q"));
+}
+
+/// A subscriber of its own, for as long as it lives, from the beginning of what is kept.
+#[test]
+fn an_owner_gets_binds_from_the_past_and_rewinds() {
+    let machine = Machine::new();
+    let engine = machine.open();
+    let history = Some(History::of_bytes(1 << 20));
+    let keeps = ExchangeOptions { history, ..ExchangeOptions::default() };
+    engine.declare_exchange_with("news", ExchangeKind::Topic, &keeps).unwrap();
+    for payload in [b"1", b"2", b"3"] {
+        engine.publisher().publish_confirmed(&Message::new("news", "a", payload)).unwrap();
+    }
+    let owned = engine.declare_exclusive_queue("mine", &plain()).unwrap();
+    let none = Table::new();
+    let of_others = engine.bind_from("mine", "news", "a", &none, StartAt::Earliest);
+    assert_eq!(of_others.unwrap_err().kind(), ErrorKind::Usage);
+    let landed = owned.bind_from("news", "a", &none, StartAt::Earliest).unwrap();
+    assert_eq!((landed.messages, landed.clamped), (3, false));
+    let got = owned.get().unwrap().unwrap();
+    assert_eq!(got.payload(), b"1");
+    got.ack().unwrap().wait().unwrap();
+    assert_eq!(engine.rewind("mine", StartAt::Earliest).unwrap_err().kind(), ErrorKind::Usage);
+    assert_eq!(owned.rewind(StartAt::Earliest).unwrap().messages, 1);
+    assert_eq!(unacked(&engine, "mine"), ["1", "2", "3"]);
+    sound(&engine);
+    // One that took its name is not the owner's.
+    let options = QueueOptions { auto_delete: true, ..plain() };
+    let gone = engine.declare_exclusive_queue("brief", &options).unwrap();
+    drop(gone.consume(&ConsumerOptions::default()).unwrap());
+    settle(&engine);
+    engine.declare_queue("brief").unwrap();
+    for error in [
+        gone.get().map(drop).unwrap_err(),
+        gone.purge().map(drop).unwrap_err(),
+        gone.rewind(StartAt::Earliest).map(drop).unwrap_err(),
+        gone.bind_from("news", "a", &none, StartAt::Latest).map(drop).unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    }
+    assert!(engine.topology().bindings.iter().all(|binding| binding.queue != "brief"));
+    drop(gone);
+    settle(&engine);
+    assert!(is_there(&engine, "brief"));
 }

@@ -164,6 +164,10 @@ impl Broker {
                 let name = self.owned(which.index(self.owners.len()))?;
                 self.subscribe(&name, options)
             }
+            Operation::OwnerGet { which } => {
+                let name = self.owned(which.index(self.owners.len()))?;
+                self.take_next(&name)
+            }
             Operation::OwnerPurge { which } => {
                 let name = self.owned(which.index(self.owners.len()))?;
                 self.queue(&name).map(|queue| Answer::Purged(queue.purge()))

@@ -302,6 +302,7 @@ fn owner() -> impl Strategy<Value = Operation> {
         1 => any::<Index>().prop_map(|which| Operation::Disown { which }),
         2 => (any::<Index>(), subscription())
             .prop_map(|(which, options)| Operation::OwnerConsume { which, options }),
+        2 => any::<Index>().prop_map(|which| Operation::OwnerGet { which }),
         1 => any::<Index>().prop_map(|which| Operation::OwnerPurge { which }),
     ]
 }

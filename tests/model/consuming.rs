@@ -286,9 +286,13 @@ impl Broker {
     }
 
     pub(super) fn get(&mut self, name: &str) -> Result<Answer, ErrorKind> {
+        shared(self.queue(name)?)?;
+        self.take_next(name)
+    }
+
+    pub(super) fn take_next(&mut self, name: &str) -> Result<Answer, ErrorKind> {
         let now = self.now();
         let queue = self.queue(name)?;
-        shared(queue)?;
         if queue.options.single_active_consumer {
             return Err(ErrorKind::Usage);
         }

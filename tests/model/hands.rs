@@ -71,6 +71,12 @@ impl Machine {
                     (owner.name().to_owned(), owner.consume(&subscription(*options))?);
                 self.subscribe(&queue, consumer);
             }
+            Operation::OwnerGet { which } => {
+                let owner = &self.owners[which.index(self.owners.len())];
+                let (queue, found) = (owner.name().to_owned(), owner.get()?);
+                let got = found.map(|delivery| self.hold(delivery, &queue, None));
+                return Ok(Answer::Message(got));
+            }
             Operation::OwnerPurge { which } => {
                 let owner = &self.owners[which.index(self.owners.len())];
                 return Ok(Answer::Purged(owner.purge()?));

@@ -87,7 +87,9 @@ impl ReferenceStateMachine for Broker {
             Operation::Receive { .. }
             | Operation::ReceiveBatch { .. }
             | Operation::Cancel { .. } => !state.consumers().is_empty(),
-            Operation::Disown { .. } | Operation::OwnerPurge { .. } => !state.owners().is_empty(),
+            Operation::Disown { .. }
+            | Operation::OwnerGet { .. }
+            | Operation::OwnerPurge { .. } => !state.owners().is_empty(),
             Operation::OwnerConsume { which, .. } => {
                 let owners = state.owners();
                 !owners.is_empty()

@@ -139,6 +139,9 @@ pub(crate) enum Operation {
         which: prop::sample::Index,
         options: Subscription,
     },
+    OwnerGet {
+        which: prop::sample::Index,
+    },
     OwnerPurge {
         which: prop::sample::Index,
     },

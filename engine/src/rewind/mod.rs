@@ -22,7 +22,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use fanlog_segment_format::{AckBytes, Offset, RowList, control::Control};
+use fanlog_segment_format::{AckBytes, Offset, QueueId, RowList, control::Control};
 
 use self::gather::{Found, Gatherer, Wanted, first_since};
 use crate::{
@@ -104,13 +104,20 @@ impl Drop for Held {
     }
 }
 
-/// Brings messages of the past into a queue. On return that is durable.
+/// Brings messages of the past into a queue; into an exclusive one, if it is `owned`. On return that is
+/// durable.
 ///
 /// # Errors
 ///
 /// As for [`Engine::bind_from`](crate::Engine::bind_from) and
 /// [`Engine::rewind`](crate::Engine::rewind).
-pub(crate) fn bring(core: &Arc<Core>, name: &str, bring: Bring<'_>, at: StartAt) -> Result<Landed> {
+pub(crate) fn bring(
+    core: &Arc<Core>,
+    name: &str,
+    bring: Bring<'_>,
+    at: StartAt,
+    owned: Option<QueueId>,
+) -> Result<Landed> {
     core.check_writable()?;
     let estimate = bring.changes().iter().map(Change::record_bytes_max).sum();
     within("change", estimate, core.config.batch_bytes_max())?;
@@ -122,7 +129,10 @@ pub(crate) fn bring(core: &Arc<Core>, name: &str, bring: Bring<'_>, at: StartAt)
         let tables = core.tables.read().unwrap_or_else(PoisonError::into_inner);
         let plan = bring.plan(&tables, name)?;
         drop(tables);
-        if let Some(landed) = attempt(core, name, bring, at, plan)? {
+        if owned.is_some_and(|id| id != plan.queue) {
+            return Err(Error::NotFound { what: "queue", name: name.to_owned() });
+        }
+        if let Some(landed) = attempt(core, name, bring, at, (plan, owned.is_some()))? {
             return Ok(landed);
         }
     }
@@ -146,7 +156,7 @@ fn attempt(
     name: &str,
     bring: Bring<'_>,
     at: StartAt,
-    plan: Rewindable,
+    (plan, is_owned): (Rewindable, bool),
 ) -> Result<Option<Landed>> {
     // Whatever of it was declared just now is in the ledger then.
     settle(core)?;
@@ -155,7 +165,9 @@ fn attempt(
         core.ledger().queue(id).ok_or_else(not_found)
     };
     let queue = queue_of(plan.queue)?;
-    lifetime::check_shared(&queue, "rewind")?;
+    if !is_owned {
+        lifetime::check_shared(&queue, "rewind")?;
+    }
     let (gate, id) = (plan.gate.clone(), plan.queue);
     let mut held = Held { queues: Vec::new() };
     let handed_out = hold(core, &mut held, &queue)?;
