@@ -123,6 +123,7 @@ impl ExclusiveQueue {
     /// As there.
     pub fn get(&self) -> Result<Option<Delivery>> {
         self.core.check_writable()?;
+        self.check_there()?;
         deliver::get(&self.core, &self.queue)
     }
 

@@ -300,7 +300,7 @@ fn an_owner_gets_binds_from_the_past_and_rewinds() {
     assert_eq!(unacked(&engine, "mine"), ["1", "2", "3"]);
     sound(&engine);
     // One that took its name is not the owner's.
-    let options = QueueOptions { auto_delete: true, ..plain() };
+    let options = QueueOptions { auto_delete: true, single_active_consumer: true, ..plain() };
     let gone = engine.declare_exclusive_queue("brief", &options).unwrap();
     drop(gone.consume(&ConsumerOptions::default()).unwrap());
     settle(&engine);
