@@ -84,7 +84,7 @@ impl Options {
             Kind::named(name)?;
         }
         let chosen = |kind: &&Kind| {
-            kind.name == "fanlog"
+            kind.package == "fanlog"
                 || self.peers.is_empty()
                 || self.peers.iter().any(|p| p == kind.name)
         };
