@@ -72,7 +72,11 @@ fn what_the_model_holds_is_what_the_engine_delivers() {
                     }
                     match run(seed, STEPS) {
                         Ok(world) => total.lock().unwrap().add(&world.counts),
-                        Err(problem) => failures.lock().unwrap().push(problem),
+                        Err(problem) => {
+                            // At once: a night is long.
+                            println!("{}", problem.lines().next().unwrap_or_default());
+                            failures.lock().unwrap().push(problem);
+                        }
                     }
                 }
             });

@@ -130,9 +130,11 @@ pub(crate) fn gather(bytes: &Bytes<'_>, known: &Known) -> Result<Vec<Gathered>, 
             numbers: before.2..header.number,
         };
         found.extend(headless(bytes, known, gap));
-        found.push(gather_batch(bytes, known, header, next)?);
+        let batch = gather_batch(bytes, known, header, next)?;
         at = header.position + header.total_bytes() as u64;
-        before = (header.epoch, end_offset(header), BatchNumber(header.number.0 + 1));
+        // In a rewritten segment it reaches further than its header counts.
+        before = (header.epoch, batch.end_offset(), BatchNumber(header.number.0 + 1));
+        found.push(batch);
     }
     if let Some(end) = known.end_offset {
         let gap = Gap {
@@ -143,10 +145,17 @@ pub(crate) fn gather(bytes: &Bytes<'_>, known: &Known) -> Result<Vec<Gathered>, 
         };
         found.extend(headless(bytes, known, gap));
     }
+    let mut least = known.header.first_offset;
     for batch in &mut found {
-        // A footer counts offsets from the first in 32 bits.
         batch.messages.retain(|message| {
-            u32::try_from(message.offset.0 - known.header.first_offset.0).is_ok()
+            // What stands in a wrong place may be whole, and out of order (N1). A footer counts
+            // offsets from the first in 32 bits.
+            let fits = message.offset >= least
+                && u32::try_from(message.offset.0 - known.header.first_offset.0).is_ok();
+            if fits {
+                least = message.offset.next();
+            }
+            fits
         });
     }
     Ok(found)

@@ -17,6 +17,7 @@ use super::{Counts, Remains, Stop, Work, World};
 use crate::disks::{BLOCK, Misreads};
 use crate::model::{Fate, Sent};
 use crate::operations::extension;
+use crate::random::Random;
 
 /// What is done to a copy of a closed store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +111,7 @@ impl World {
         self.disk = remains.disk.crash_image(0, CrashMode::KeepAll);
         self.note(|| "crash at rest".to_owned());
         self.counts.crashes += 1;
+        self.rot_tail()?;
         for _ in 0..3 {
             let copy = self.disk.deep_copy();
             let harm = [Harm::Rot, Harm::LostWrite, Harm::MisdirectedWrite][self.random.place(3)];
@@ -117,6 +119,35 @@ impl World {
         }
         self.open()?;
         self.judge(true, remains.durable).map(drop)
+    }
+
+    /// A bit flips in what was written last, each time in another copy.
+    fn rot_tail(&mut self) -> Work {
+        let mut random = Random::new(self.model.sent.len() as u64);
+        let entries = self.disk.list().expect("it has power");
+        let is_log = |name: &String| extension(name) == "seg" && !name.starts_with("free-");
+        let mut names: Vec<String> = entries.into_iter().map(|entry| entry.name).collect();
+        names.retain(is_log);
+        names.sort();
+        let written = |name: &String| {
+            let content = self.disk.read_file(name).expect("it is there");
+            content.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
+        };
+        // The last one may have no batch yet, or no header.
+        let ends = names.iter().rev().map(|name| (name, written(name)));
+        let Some((name, end)) = ends.into_iter().find(|(_, end)| *end > BLOCK) else {
+            return Ok(());
+        };
+        for _ in 0..4 {
+            let copy = self.disk.deep_copy();
+            copy.cut_at(u64::MAX);
+            let back = 1 + random.below((end - BLOCK).min(3 * BLOCK) as u64);
+            copy.corrupt(name, end as u64 - back, 1 << random.below(8)).expect("it is there");
+            self.counts.rotten_bits += 1;
+            self.judge_refusal(&copy)
+                .map_err(|problem| Stop::Problem(format!("{name} {back} from {end}: {problem}")))?;
+        }
+        Ok(())
     }
 
     /// Opens a copy after a crash from its older checkpoint, as the newest one is damaged: all that was
@@ -316,6 +347,10 @@ impl World {
                 closed.map_err(|error| format!("with quarantine, close: {error}"))?;
             }
         }
+        self.judge_refusal(copy)
+    }
+
+    fn judge_refusal(&mut self, copy: &MemoryStorage) -> Result<(), String> {
         let before = contents(copy);
         let mut world = self.on_copy(copy, OnDamage::Fail);
         if let Err(stop) = world.open() {

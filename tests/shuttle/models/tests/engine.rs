@@ -4,15 +4,20 @@
 //!
 //! `SHUTTLE_ITERATIONS` says how many schedules each model gets (100).
 
+#[path = "../slow.rs"]
+mod slow;
+
 use std::{
     collections::BTreeSet,
     sync::{Arc, atomic::AtomicU64, atomic::Ordering},
     time::Duration,
 };
 
+use crate::slow::SlowDisk;
 use fanlog::{
-    Config, ConsumerOptions, Engine, ExchangeKind, Message, clock::ManualClock,
-    storage::MemoryStorage,
+    Config, ConsumerOptions, Engine, ExchangeKind, Message, Offset,
+    clock::ManualClock,
+    storage::{CrashMode, MemoryStorage},
 };
 use shuttle::{
     Runner,
@@ -32,8 +37,20 @@ fn config() -> Config {
 }
 
 fn open(disk: &MemoryStorage) -> Arc<Engine> {
+    open_with(disk, config())
+}
+
+fn open_with(disk: &MemoryStorage, config: Config) -> Arc<Engine> {
     let clock = Arc::new(ManualClock::new());
-    Arc::new(Engine::open_on(Arc::new(disk.clone()), clock, config()).unwrap())
+    Arc::new(Engine::open_on(Arc::new(SlowDisk(disk.clone())), clock, config).unwrap())
+}
+
+/// What the store would hold if power failed now.
+fn after_a_power_cut(disk: &MemoryStorage) -> BTreeSet<Offset> {
+    let image = disk.crash_image(0, CrashMode::LoseUnsynced);
+    let (disk, clock) = (Arc::new(image), Arc::new(ManualClock::new()));
+    let engine = Engine::open_on(disk, clock, Config { stepped: true, ..config() }).unwrap();
+    engine.browse("jobs").unwrap().map(|message| message.unwrap().offset).collect()
 }
 
 /// Runs a model under many schedules; deadlocks and panics end it, with the schedule to replay.
@@ -244,6 +261,46 @@ fn a_reader_of_the_window_sees_whole_messages_in_order_while_it_moves() {
             delivery.ack().unwrap();
         }
         publisher.join().unwrap();
+        drop(consumer);
+        end(engine, &disk, 0);
+    });
+}
+
+/// Whoever is told of a confirm, or is handed a message, finds it there if power fails just then,
+/// whichever of two batches in flight is written first.
+#[test]
+fn what_somebody_was_told_of_outlives_a_power_cut_in_that_moment() {
+    explore(|| {
+        const EACH: u64 = 2;
+        let disk = MemoryStorage::new();
+        // Large enough for several batches: the first one of a segment is in flight alone.
+        let engine = open_with(&disk, Config { segment_bytes_max: 4 << 20, ..config() });
+        engine.declare_queue("jobs").unwrap();
+        let publishers: Vec<_> = (0..2)
+            .map(|_| {
+                let (engine, disk) = (Arc::clone(&engine), disk.clone());
+                thread::spawn(move || {
+                    let out = engine.publisher();
+                    for _ in 0..EACH {
+                        // So much that a second batch is begun beside it.
+                        let message = Message::new("", "jobs", &[7; 300_000]);
+                        let confirm = out.publish(&message).unwrap().wait().unwrap();
+                        let there = after_a_power_cut(&disk);
+                        assert!(there.contains(&confirm.first_offset), "{confirm:?}, {there:?}");
+                    }
+                })
+            })
+            .collect();
+        let consumer = engine.consume("jobs", ConsumerOptions::prefetch(1)).unwrap();
+        for _ in 0..2 * EACH {
+            let delivery = shuttle::future::block_on(consumer.recv_async()).unwrap();
+            let there = after_a_power_cut(&disk);
+            assert!(there.contains(&delivery.offset()), "{}, {there:?}", delivery.offset());
+            delivery.ack().unwrap();
+        }
+        for publisher in publishers {
+            publisher.join().unwrap();
+        }
         drop(consumer);
         end(engine, &disk, 0);
     });
