@@ -28,7 +28,7 @@ const LIFE: u64 = 20;
 struct Told {
     opened: bool,
     confirmed: Vec<(Id, u64)>,
-    received: Vec<(usize, Id)>,
+    received: Vec<(usize, Id, u64)>,
     acked: Vec<(usize, Id)>,
 }
 
@@ -41,7 +41,7 @@ impl Told {
         match words[0] {
             "O" => self.opened = true,
             "C" => self.confirmed.push((id(1), number(2))),
-            "D" => self.received.push((queue(1), id(2))),
+            "D" => self.received.push((queue(1), id(2), number(3))),
             "A" => self.acked.push((queue(1), id(2))),
             other => panic!("the victim said {other:?}"),
         }
@@ -101,11 +101,14 @@ fn learn(model: &mut Model, told: &Told) {
     for &(id, offset) in &told.confirmed {
         model.sent[id].fate = Fate::Confirmed(offset);
     }
-    for &(queue, id) in &told.received {
+    for &(queue, id, offset) in &told.received {
         let entry = model.queues[queue].entries.get_mut(&id).expect("it was published");
         assert_ne!(entry.acked, Acked::Durable, "message {id} came though it was acked");
         entry.acked = Acked::Asked;
         entry.handed_out = true;
+        // It was stored, though its confirm may not be told yet: it may be acked by now, and gone
+        // with its segment.
+        model.sent[id].fate = Fate::Confirmed(offset);
     }
     for &(queue, id) in &told.acked {
         model.queues[queue].entries.get_mut(&id).unwrap().acked = Acked::Durable;

@@ -6,7 +6,7 @@
 //! ```text
 //! O                  the store is open
 //! C <id> <offset>    the message is confirmed
-//! D <queue> <id>     the message was received (told before it is acked)
+//! D <queue> <id> <offset>   the message was received (told before it is acked)
 //! A <queue> <id>     the ack is durable
 //! ```
 
@@ -92,7 +92,7 @@ fn consume(engine: &Engine, queue: &str, seed: u64) -> Outcome {
             };
             let start = delivery.payload().first_chunk::<8>().ok_or("a short payload")?;
             let id = u64::from_le_bytes(*start);
-            tell(&format!("D {queue} {id}"))?;
+            tell(&format!("D {queue} {id} {}", delivery.offset()))?;
             match random.below(10) {
                 0 => drop(delivery),
                 1 => {
