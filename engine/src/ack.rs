@@ -91,6 +91,9 @@ impl Ack {
 
     /// Waits until the ack is on disk, committing at once. On return the message never comes again.
     ///
+    /// A caller that is alone writes it by itself, without waking a thread: if that write hangs, so
+    /// does the call. [`Ack::wait_timeout`] leaves it to others.
+    ///
     /// # Errors
     ///
     /// [`Error::Poisoned`](crate::Error::Poisoned) or [`Error::Closed`](crate::Error::Closed) if it
@@ -114,7 +117,11 @@ impl Ack {
         if let Some(outcome) = self.core.acks_durable.outcome(commit) {
             return outcome;
         }
-        self.core.hurry(true);
+        match timeout {
+            None => self.core.commit_acks(),
+            // A write of its own could outlast it.
+            Some(_) => self.core.hurry(true),
+        }
         self.core.wait_for(&self.core.acks_durable, commit, timeout)
     }
 

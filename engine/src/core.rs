@@ -513,13 +513,14 @@ impl Core {
         }
     }
 
-    /// Whether a publisher that waits for its message may write it by itself.
+    /// Whether whoever waits for a commit may write it by itself: a publisher for its messages, a
+    /// consumer for its acks.
     pub(crate) fn may_lead(&self, state: &Appender) -> bool {
         !self.config.stepped
             && state.in_flight == 0
             && !state.leading
             && !state.stalled
-            && state.last_messages <= 1
+            && state.last_calls <= 1
             && state.is_idle()
     }
 
@@ -554,6 +555,20 @@ impl Core {
         // Without threads the caller's wait drives the commit: there is nobody to wait for.
         let later = (!self.config.stepped).then(|| self.clock.now() + self.config.ack_delay_max);
         self.append.hurry(sync, later);
+    }
+
+    /// Has acks committed that the caller waits for next: in its own thread, if nobody else has
+    /// anything to commit.
+    pub(crate) fn commit_acks(&self) {
+        let mut state = self.append.lock();
+        let alone = self.may_lead(&state) && state.out_of_space.is_none() && state.end.is_none();
+        if alone {
+            state.urgent = true;
+            state.urgent_sync = true;
+            state.leading = true;
+        }
+        drop(state);
+        if alone { self.lead() } else { self.hurry(true) }
     }
 
     /// Takes note that acks wait to be written.

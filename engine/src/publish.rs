@@ -162,6 +162,23 @@ impl Publisher {
         Ok(self.append(messages, BATCH, false, Wait::AsConfigured)?.0)
     }
 
+    /// Publishes messages as one and waits for their confirm. A caller that is alone writes them by
+    /// itself, without waking a thread. An empty list is confirmed at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`Publisher::publish_batch`] and [`Ticket::wait`].
+    pub fn publish_batch_confirmed(&self, messages: &[Message<'_>]) -> Result<Confirm> {
+        if messages.is_empty() {
+            return self.publish_batch(messages)?.wait();
+        }
+        let (ticket, lead) = self.append(messages, BATCH, true, Wait::AsConfigured)?;
+        if lead {
+            self.shared.core.lead();
+        }
+        ticket.wait()
+    }
+
     /// Appends messages and ack records, either perhaps none, as one.
     pub(crate) fn publish_with(&self, messages: &[Message<'_>], acks: &[u8]) -> Result<Ticket> {
         let whole = Whole { what: "transaction", acks, sync: true, ..BATCH };

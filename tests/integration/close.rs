@@ -119,7 +119,8 @@ fn closing_wakes_those_who_wait_for_acks() {
     gate.shut();
     let ack = delivery.ack().unwrap();
     let copy = ack.clone();
-    let waiting = start(move || ack.wait().unwrap_err().kind());
+    // Not `wait`: that may be the one whose write hangs.
+    let waiting = start(move || ack.wait_timeout(PATIENCE).unwrap_err().kind());
     let awaiting = start(move || block_on(copy.durable()).unwrap_err().kind());
     until("the write hangs", || gate.waiting() > 0);
     let closing = start(move || engine.close(Duration::from_millis(10)));

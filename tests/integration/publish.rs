@@ -8,14 +8,14 @@ use std::{
 use fanlog::{
     Config, Engine, Error, ErrorKind, ExchangeKind, Message, Publisher, Ticket, WhenFull,
     clock::{ManualClock, SystemClock},
-    storage::CrashMode,
+    storage::{CrashMode, MemoryStorage},
 };
 
 use crate::{
     gate::{Gate, GatedStorage},
     support::{
-        Machine, consume, next, pattern, publish, publish_numbers, ready, settle, small, sound,
-        start, stepped, text, threaded, unacked, until, with_jobs,
+        Machine, PATIENCE, consume, next, pattern, publish, publish_numbers, ready, settle, small,
+        sound, start, stepped, text, threaded, unacked, until, with_jobs,
     },
 };
 
@@ -351,6 +351,58 @@ fn a_lone_publisher_that_waits_commits_in_its_own_thread() {
         publish(&engine, "jobs", b"m");
     }
     assert!(engine.stats().inline_batches > 50, "{}", engine.stats().inline_batches);
+}
+
+#[test]
+fn who_waits_alone_for_a_batch_or_an_ack_commits_in_its_own_thread() {
+    let engine = threaded();
+    engine.declare_queue("jobs").unwrap();
+    let consumer = consume(&engine, "jobs", 256);
+    let publisher = engine.publisher();
+    let batch = [Message::new("", "jobs", b"m"); 64];
+    // The first ones show that nobody else publishes, and get a lease.
+    publisher.publish_batch_confirmed(&batch).unwrap();
+    consumer.recv_batch(64, PATIENCE).unwrap().ack().unwrap().wait().unwrap();
+    let before = engine.stats();
+    for _ in 0..100 {
+        publisher.publish_batch_confirmed(&batch).unwrap();
+        let mut left = 64;
+        while left > 0 {
+            let taken = consumer.recv_batch(left, PATIENCE).unwrap();
+            left -= taken.len();
+            taken.ack().unwrap().wait().unwrap();
+        }
+    }
+    let after = engine.stats();
+    assert!(after.inline_batches - before.inline_batches > 100, "{after:?}");
+    assert_eq!(engine.queue("jobs").unwrap().messages, 0);
+    assert_eq!(after.confirmed_messages - before.confirmed_messages, 6_400);
+    // None of them is confirmed by a batch that is not there.
+    assert_eq!(publisher.publish_batch_confirmed(&[]).unwrap().messages, 0);
+}
+
+#[test]
+fn leases_ride_along_with_batches_that_are_written_anyway() {
+    // Acks that nobody waits for are not written in this time, nor is anything else on its own.
+    let config = Config { ack_delay_max: Duration::from_secs(10), ..small() };
+    let storage = Arc::new(MemoryStorage::new());
+    let engine = Engine::open_on(storage, Arc::new(SystemClock::new()), config).unwrap();
+    engine.declare_queue("jobs").unwrap();
+    let consumer = consume(&engine, "jobs", 256);
+    let batch = [Message::new("", "jobs", b"m"); 64];
+    let before = engine.stats().batches;
+    for _ in 0..100 {
+        engine.publisher().publish_batch_confirmed(&batch).unwrap();
+        let mut left = 64;
+        while left > 0 {
+            let taken = consumer.recv_batch(left, PATIENCE).unwrap();
+            left -= taken.len();
+            drop(taken.ack().unwrap());
+        }
+    }
+    // 6,400 messages take a lease each 512 or so.
+    let batches = engine.stats().batches - before;
+    assert!(batches <= 104, "{batches}");
 }
 
 #[test]

@@ -83,7 +83,7 @@ impl Peer for Fanlog {
         }
         let messages: Vec<Message<'_>> =
             payloads.iter().map(|payload| Message::new(EXCHANGE, "", payload)).collect();
-        self.publisher.publish_batch(&messages)?.wait()?;
+        self.publisher.publish_batch_confirmed(&messages)?;
         Ok(())
     }
 

@@ -179,8 +179,10 @@ impl Append {
         let mut state = self.lock();
         if state.acks_due.is_none_or(|before| due < before) {
             state.acks_due = Some(due);
-            // Sleepers measure their sleep anew.
-            self.work.notify_all();
+            if state.keeper_sleeps_until > due {
+                // Sleepers measure their sleep anew.
+                self.work.notify_all();
+            }
         }
     }
 

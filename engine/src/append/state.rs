@@ -26,6 +26,8 @@ pub(crate) struct Taken {
     pub(crate) number: BatchNumber,
     pub(crate) first_offset: Offset,
     pub(crate) messages: u32,
+    /// Calls of publishers that placed them.
+    pub(crate) calls: u32,
     pub(crate) region: Region,
     /// Record bytes that publishers placed: what the batch counts as unconfirmed.
     pub(crate) placed: usize,
@@ -73,6 +75,7 @@ struct OpenBatch {
     number: BatchNumber,
     first_offset: Offset,
     messages: u32,
+    calls: u32,
     sync: bool,
     control_bytes: usize,
     /// Kept for acks beyond the usual, when more are known to come.
@@ -90,6 +93,7 @@ impl OpenBatch {
             number,
             first_offset,
             messages: 0,
+            calls: 0,
             sync: false,
             control_bytes: 0,
             ack_room: ACK_ROOM,
@@ -128,8 +132,8 @@ pub(crate) struct Appender {
     pub(crate) held: usize,
     /// A committer found a batch that it can't write yet; what it waits for clears this.
     pub(crate) stalled: bool,
-    /// Messages in the last batch that was confirmed: above one, publishers are not alone.
-    pub(crate) last_messages: u32,
+    /// Calls of publishers in the last batch that was confirmed: above one, they are not alone.
+    pub(crate) last_calls: u32,
     /// When a sync, or a vouching mark, is due.
     pub(crate) idle_due: Option<Duration>,
     /// Committers that sleep until there is work.
@@ -144,6 +148,8 @@ pub(crate) struct Appender {
     pub(crate) urgent_sync: bool,
     /// When the acks that nobody waits for are due.
     pub(crate) acks_due: Option<Duration>,
+    /// The committer that keeps the time sleeps until then; zero while it is awake, or if there is none.
+    pub(crate) keeper_sleeps_until: Duration,
     /// Set while there is no segment to write to.
     pub(crate) out_of_space: Option<Error>,
     pub(crate) blocked: u32,
@@ -165,7 +171,7 @@ impl Appender {
             in_flight: 0,
             held: 0,
             stalled: false,
-            last_messages: 0,
+            last_calls: 0,
             idle_due: None,
             asleep: 0,
             waking: 0,
@@ -173,6 +179,7 @@ impl Appender {
             urgent: false,
             urgent_sync: false,
             acks_due: None,
+            keeper_sleeps_until: Duration::ZERO,
             out_of_space: None,
             blocked: 0,
             end: None,
@@ -317,6 +324,11 @@ impl Appender {
         offset
     }
 
+    /// Takes note of a publisher's call, whose messages are placed next.
+    pub(crate) fn note_call(&mut self) {
+        self.open.calls += 1;
+    }
+
     /// Takes note of what the message placed last adds to a footer.
     pub(crate) fn note_extras(&mut self, extras: Extras) {
         self.open.extras = self.open.extras.plus(extras);
@@ -418,6 +430,7 @@ impl Appender {
             number: self.open.number,
             first_offset: self.open.first_offset,
             messages: self.open.messages,
+            calls: self.open.calls,
             region,
             sync: self.open.sync,
             control_bytes: self.open.control_bytes,

@@ -153,6 +153,7 @@ impl InFlight {
             number: index.number,
             first_offset: index.first_offset,
             messages: index.messages(),
+            calls: self.calls,
             region,
             placed: self.placed,
             sync: self.sync,

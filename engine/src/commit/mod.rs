@@ -85,6 +85,7 @@ struct InFlight {
     /// Checksum of the batch before it.
     previous: u32,
     sync: bool,
+    calls: u32,
     placed: usize,
     control_bytes: usize,
     /// Bytes of header and records.
@@ -397,6 +398,7 @@ impl Pipeline {
             checksum,
             previous,
             sync: how != How::Written,
+            calls: taken.calls,
             placed: taken.placed,
             control_bytes: taken.control_bytes,
             filled,
@@ -500,7 +502,7 @@ impl Pipeline {
         state.release(batch.placed);
         state.in_flight -= 1;
         state.stalled = false;
-        state.last_messages = index.messages();
+        state.last_calls = batch.calls;
         core.append.wake_publishers(&state);
         drop(state);
         news.finished = Some(index.number.0 + 1);

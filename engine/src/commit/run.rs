@@ -1,6 +1,9 @@
-//! Who drives the commit: committer threads, a lone publisher, or a test that steps.
+//! Who drives the commit: committer threads, whoever waits alone, or a test that steps.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use super::{begin, complete};
 use crate::core::Core;
@@ -32,6 +35,11 @@ pub(crate) fn run_committer(core: &Arc<Core>, keeps_time: bool) {
         let mut state = state;
         state.fall_asleep();
         let due = state.next_due().filter(|_| keeps_time);
+        // No longer than acks may wait, so that the first of them need not wake anybody.
+        let due = due.map(|due| due.min(now + core.config.ack_delay_max));
+        if keeps_time {
+            state.keeper_sleeps_until = due.unwrap_or(Duration::MAX);
+        }
         let mut state = match due {
             // A stall ends by itself when what is in flight completes; the time only bounds it.
             Some(due) => {
@@ -46,6 +54,9 @@ pub(crate) fn run_committer(core: &Arc<Core>, keeps_time: bool) {
             None => core.append.work.wait(state).unwrap_or_else(PoisonError::into_inner),
         };
         state.wake_up();
+        if keeps_time {
+            state.keeper_sleeps_until = Duration::ZERO;
+        }
         drop(state);
     }
 }

@@ -10,6 +10,10 @@ use crate::{Result, core::Core, on_demand::OnDemand, queue::Queue};
 
 /// Messages that a lease covers at the most.
 const LEASE_MESSAGES: u64 = 1024;
+/// With so many left the next one is asked for: it may ride along with a commit.
+const LEASE_ASKED: u64 = 512;
+/// With so many left a commit of its own is asked for.
+const LEASE_HURRIED: u64 = 384;
 
 /// What comes next.
 #[derive(Debug)]
@@ -29,6 +33,8 @@ pub(super) struct Source {
     returned: OnDemand<BTreeMap<(Reverse<u8>, Offset), Claim>>,
     /// The lease asked for and not granted yet.
     wanted: Option<Offset>,
+    /// A commit of its own was asked for as well.
+    hurried: bool,
     /// Where the last lease was asked for, and messages dealt since: how sparse the queue is.
     leased_at: Offset,
     dealt_since: u64,
@@ -226,16 +232,21 @@ impl Source {
             self.wanted = None;
         }
         let sparse = self.sparseness(offset);
-        let half = LEASE_MESSAGES / 2 * sparse;
-        if offset.0 + half >= mark.0 && self.wanted.is_none() {
+        let left = mark.0.saturating_sub(offset.0);
+        if left <= LEASE_ASKED * sparse && self.wanted.is_none() {
             let wanted = Offset(offset.0.saturating_add(LEASE_MESSAGES * sparse));
             if wanted > mark {
                 self.wanted = Some(wanted);
+                self.hurried = false;
                 self.leased_at = offset;
                 self.dealt_since = 0;
                 queue.want_lease(&core.dirty, wanted);
-                core.hurry(false);
+                core.acks_wait();
             }
+        }
+        if left <= LEASE_HURRIED * sparse && self.wanted.is_some() && !self.hurried {
+            self.hurried = true;
+            core.hurry(false);
         }
         offset < mark
     }

@@ -142,6 +142,7 @@ impl<'a> Records<'a> {
     ) -> (Placed, bool) {
         let lead = blocking && core.may_lead(&state);
         state.make_room(core.append.pool(), need);
+        state.note_call();
         let placed = Placed {
             batch: Some(state.open_number()),
             first: state.next_offset(),
