@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use fanlog::{
-    Engine, Error, ErrorKind, Message,
+    Config, Engine, Error, ErrorKind, Message, OnDamage,
     clock::ManualClock,
     storage::{CrashMode, MemoryStorage},
 };
@@ -411,6 +411,44 @@ fn a_mark_written_after_a_quiet_second_vouches_for_the_last_batch() {
     let (name, at) = find(&crashed, 0);
     crashed.disk.corrupt(&name, at, 1).unwrap();
     refused(&crashed, &name);
+}
+
+#[test]
+fn a_mark_vouches_for_a_message_that_was_synced_after_its_confirm_too() {
+    let (machine, engine) = with_jobs();
+    let message = pattern(0, BYTES);
+    let message = Message::new("", "jobs", &message).buffered();
+    engine.publisher().publish(&message).unwrap().wait().unwrap();
+    for _ in 0..3 {
+        machine.clock.advance(Duration::from_secs(1));
+        settle(&engine);
+    }
+    let crashed = machine.power_cut();
+    let (name, at) = find(&crashed, 0);
+    crashed.disk.corrupt(&name, at, 1).unwrap();
+    refused(&crashed, &name);
+}
+
+#[test]
+fn a_header_that_did_not_stay_is_told_where_batches_follow_it() {
+    let (machine, engine) = with_jobs();
+    for number in 0..300 {
+        publish(&engine, "jobs", &pattern(number, BYTES));
+    }
+    assert!(engine.stats().segments > 3);
+    let crashed = machine.power_cut();
+    let last = format!("{:08}.seg", engine.stats().segments);
+    let mut bytes = crashed.disk.read_file(&last).unwrap();
+    assert!(bytes.starts_with(b"fanlogSG"), "it was begun");
+    bytes[..4096].fill(0);
+    crashed.disk.write_file(&last, &bytes).unwrap();
+    refused(&crashed, &last);
+    let config = Config { on_damage: OnDamage::Quarantine, ..stepped() };
+    let again = crashed.open_with(config);
+    let report = again.recovery();
+    assert!(!report.gaps.is_empty() || !report.set_aside.is_empty(), "{report:?}");
+    assert_eq!(again.queue("jobs").unwrap().messages, 300, "the batches tell all");
+    sound(&again);
 }
 
 /// Power is cut in the middle of the write of a batch; what a disk may leave of it is tried.

@@ -108,3 +108,13 @@ fn a_store_with_unconfirmed_messages_closes() {
     assert_eq!(report.unconfirmed, 0);
     ticket.wait().unwrap();
 }
+
+#[test]
+fn a_lost_header_of_a_segment_with_batches_is_noticed() {
+    crate::runs::run(2431, 700).unwrap();
+}
+
+#[test]
+fn a_bit_of_what_was_synced_after_its_confirm_is_noticed() {
+    crate::runs::run(2684, 700).unwrap();
+}

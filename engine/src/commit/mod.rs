@@ -391,7 +391,10 @@ impl Pipeline {
         let previous = std::mem::replace(&mut self.previous, checksum);
         self.position += total as u64;
         self.last_batch_at = now;
-        self.vouched = taken.messages == 0 && filled == BATCH_HEADER_BYTES && how != How::Written;
+        // One that itself makes what is before it durable does not state it yet.
+        let states_all = self.durable == LogPosition { segment, position };
+        let empty = taken.messages == 0 && filled == BATCH_HEADER_BYTES;
+        self.vouched = empty && states_all && how != How::Written;
         self.in_flight.push_back(InFlight {
             segment: Arc::clone(&self.active),
             batch: Arc::clone(&batch),

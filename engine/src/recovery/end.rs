@@ -92,6 +92,8 @@ impl Tail<'_> {
             let file = open_segment(self.storage, &name, Access::Read)?;
             let block = read_block(self.storage, &name, &*file)?;
             if is_blank(&block) {
+                // It was never begun, unless batches follow: then its header did not stay.
+                self.look_past_bad_header(id, &*file)?;
                 continue;
             }
             match SegmentHeader::decode(&block) {
