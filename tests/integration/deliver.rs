@@ -322,9 +322,12 @@ fn many_consumers_of_one_queue_share_a_stream_without_loss_or_doubling() {
             })
         })
         .collect();
+    let mut last = None;
     for _ in 0..total {
-        drop(engine.publisher().publish(&Message::new("", "jobs", &[0; 200])).unwrap());
+        last = Some(engine.publisher().publish(&Message::new("", "jobs", &[0; 200])).unwrap());
     }
+    // What is not confirmed yet is not in the queue.
+    last.unwrap().wait().unwrap();
     until("all is acked", || engine.queue("jobs").unwrap().messages == 0);
     engine.close(PATIENCE).unwrap();
     let mut all: Vec<u64> = consumers.into_iter().flat_map(|consumer| consumer.join()).collect();

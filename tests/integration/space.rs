@@ -294,14 +294,16 @@ fn ten_times_a_stores_limit_goes_through_it_with_publishers_slowed_and_never_stu
     let stop = Arc::new(AtomicBool::new(false));
     let consuming = consume_all(&engine, &stop);
     let publisher = engine.publisher();
-    let mut most = 0;
+    let (mut most, mut last) = (0, None);
     for number in 0..MESSAGES {
         let payload = pattern(number, PAYLOAD);
-        publisher.publish(&Message::new("", "jobs", &payload)).unwrap();
+        last = Some(publisher.publish(&Message::new("", "jobs", &payload)).unwrap());
         if number.is_multiple_of(20) {
             most = most.max(used_bytes(&disk));
         }
     }
+    // What is not confirmed yet is not in the queue.
+    last.unwrap().wait().unwrap();
     until("all are delivered", || engine.queue("jobs").unwrap().messages == 0);
     stop.store(true, Ordering::Relaxed);
     assert_eq!(consuming.join(), MESSAGES);
