@@ -2,6 +2,7 @@
 
 use std::{
     ops::Range,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -9,12 +10,15 @@ use fanlog::{Change, ConsumerOptions, Engine, Message};
 use tempfile::tempdir;
 
 use crate::counted::{
-    EXCHANGE, Work, alone, change_all, declare_and_bind, live_bytes, name, open, open_new, work_of,
+    EXCHANGE, PATIENCE, Work, alone, change_all, declare_and_bind, live_bytes, name, open,
+    open_new, work_of,
 };
 
 const QUEUES: usize = 100_000;
 /// What an idle queue may take, its binding and names included.
 const QUEUE_BYTES_MAX: i64 = 1_000;
+/// Segments that a store with these settings prepares: the reserve, and one more.
+const PREPARED: u64 = 5;
 /// Declared and bound in one commit where they come one after the other.
 const CHUNK: usize = 100;
 
@@ -32,13 +36,40 @@ fn bytes_each(bytes: i64) -> i64 {
     bytes / i64::try_from(QUEUES).unwrap()
 }
 
+/// Has the store make buffers that it keeps, however slow its disk is: they are not a queue's.
+fn fill_buffers(engine: &Engine) {
+    engine.declare_queue("large").unwrap();
+    let publisher = engine.publisher();
+    let payload = vec![1; 300 << 10];
+    for _ in 0..8 {
+        let publish = |_| publisher.publish(&Message::new("", "large", &payload)).unwrap();
+        let tickets: Vec<_> = (0..3).map(publish).collect();
+        for ticket in tickets {
+            ticket.wait().unwrap();
+        }
+    }
+    engine.delete_queue("large").unwrap();
+}
+
+/// Waits until all segments are prepared: while one is filled there are zeros in memory.
+fn wait_prepared(engine: &Engine) {
+    let begin = Instant::now();
+    while engine.stats().segments_ready < PREPARED {
+        assert!(begin.elapsed() < PATIENCE, "{} are prepared", engine.stats().segments_ready);
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// What `work` leaves allocated, per queue.
 fn left_by(engine: &Engine, work: impl FnOnce()) -> i64 {
+    fill_buffers(engine);
     engine.checkpoint().unwrap();
+    wait_prepared(engine);
     let before = live_bytes();
     work();
     // Written with everything behind it, so that nothing waits in a buffer.
     engine.checkpoint().unwrap();
+    wait_prepared(engine);
     bytes_each(live_bytes() - before)
 }
 

@@ -33,11 +33,11 @@ pub(super) struct Source {
     returned: OnDemand<BTreeMap<(Reverse<u8>, Offset), Claim>>,
     /// The lease asked for and not granted yet.
     wanted: Option<Offset>,
-    /// A commit of its own was asked for as well.
-    hurried: bool,
     /// Where the last lease was asked for, and messages dealt since: how sparse the queue is.
     leased_at: Offset,
-    dealt_since: u64,
+    dealt_since: u32,
+    /// A commit of its own was asked for as well.
+    hurried: bool,
 }
 
 /// What is ready in one level: what came back, and where it goes on in the log.
@@ -218,7 +218,7 @@ impl Source {
         if !self.is_leased(core, queue, offset) {
             return Ok(Next::Waits);
         }
-        self.dealt_since += 1;
+        self.dealt_since = self.dealt_since.saturating_add(1);
         let reader = &mut self.readers[at];
         let taken =
             if due.is_some() { reader.take_due(core, queue) } else { reader.take(core, queue) };
@@ -256,6 +256,6 @@ impl Source {
         if self.dealt_since == 0 {
             return 1;
         }
-        (offset.0.saturating_sub(self.leased_at.0) / self.dealt_since).clamp(1, 1 << 20)
+        (offset.0.saturating_sub(self.leased_at.0) / u64::from(self.dealt_since)).clamp(1, 1 << 20)
     }
 }
