@@ -653,10 +653,22 @@ fn segments_that_come_as_fast_as_they_are_looked_at_are_rewritten() {
 /// as the missing ones.
 #[test]
 fn a_block_of_a_rewritten_segment_in_the_place_of_another_is_never_a_panic_or_another_message() {
+    misplace_blocks_of_what_leaves_every(9);
+}
+
+/// The batch reaches further than its header counts: what of it stands in the footer's place begins
+/// behind what is counted, and before what was gathered already.
+#[test]
+fn a_block_of_a_rewritten_segment_in_the_place_of_its_footer_is_not_gathered_out_of_order() {
+    misplace_blocks_of_what_leaves_every(60);
+}
+
+#[track_caller]
+fn misplace_blocks_of_what_leaves_every(step: u64) {
     const BLOCK: usize = 4096;
     let (machine, engine) = with_jobs();
     let clock = Arc::clone(&machine.clock);
-    leave_every(&machine, &engine, 800, 9);
+    leave_every(&machine, &engine, 800, step);
     tidy(&clock, &engine);
     engine.close(Duration::ZERO).unwrap();
     drop(engine);

@@ -59,7 +59,8 @@ fn what_the_model_holds_is_what_the_engine_delivers() {
         return;
     }
     let seeds = chosen("FANLOG_SEEDS").unwrap_or(SEEDS);
-    let next = AtomicU64::new(0);
+    let first = chosen("FANLOG_FIRST_SEED").unwrap_or(0);
+    let next = AtomicU64::new(first);
     let failures = Mutex::new(Vec::new());
     let total = Mutex::new(Counts::default());
     thread::scope(|scope| {
@@ -67,7 +68,7 @@ fn what_the_model_holds_is_what_the_engine_delivers() {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds || failures.lock().unwrap().len() > 10 {
+                    if seed - first >= seeds || failures.lock().unwrap().len() > 10 {
                         return;
                     }
                     match run(seed, STEPS) {
@@ -84,7 +85,7 @@ fn what_the_model_holds_is_what_the_engine_delivers() {
     });
     let failures = failures.into_inner().unwrap();
     let total = total.into_inner().unwrap();
-    println!("{seeds} seeds: {total:?}");
+    println!("{seeds} seeds from {first}: {total:?}");
     assert!(failures.is_empty(), "{} failures\n{}", failures.len(), failures.join("\n"));
     assert!(total.closes > seeds && total.crashes > seeds / 2, "{total:?}");
     assert!(total.kills > seeds / 4, "{total:?}");
