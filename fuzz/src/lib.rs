@@ -2,6 +2,7 @@
 //!
 //! - [`segment`], [`checkpoint`], [`footer`], [`table`]: any bytes, and any bytes behind a checksum that fits,
 //!   decode or give an error; nothing panics and nothing leaves the slice.
+//! - [`name`]: any name is that of one file, or a stranger's.
 //! - [`record`]: what is encoded decodes to the same.
 //! - [`recover`]: a store with damaged files opens or is refused, and never delivers a wrong byte.
 //! - [`ops`]: operations and crashes against a model.
@@ -9,6 +10,7 @@
 
 pub mod checkpoint;
 pub mod footer;
+pub mod name;
 pub mod ops;
 pub mod record;
 pub mod recover;
