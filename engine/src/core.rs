@@ -493,16 +493,18 @@ impl Core {
         &'a self,
         mut state: MutexGuard<'a, Appender>,
         need: Need,
+        promised: bool,
     ) -> Result<MutexGuard<'a, Appender>> {
         if !self.config.stepped || !self.append.waits_when_full() {
-            return self.append.wait_for_room(state, need, None);
+            return self.append.wait_for_room(state, need, promised);
         }
         while !self.append.has_room(&state, need) {
             if let Some(end) = &state.end {
                 return Err(end.clone());
             }
+            let scarce = promised && state.out_of_space.is_some();
             drop(state);
-            if !self.drive() {
+            if scarce || !self.drive() {
                 return Err(self.append.full(&self.append.lock()));
             }
             state = self.append.lock();

@@ -296,7 +296,10 @@ pub enum Error {
         /// `buffer_bytes_max`.
         limit: usize,
     },
-    /// No space for another segment; publishing resumes by itself when there is.
+    /// No space for another segment; publishing resumes by itself when there is. A message, batch or
+    /// transaction larger than `buffer_bytes_max` and than a segment gets it as well where there is no
+    /// room for it beside what is kept for getting space back, and promised to others: nothing was
+    /// accepted then. What was accepted has its room.
     #[error("no space for segment {segment}: {reason}")]
     OutOfSpace {
         /// The number of the segment that could not be prepared.

@@ -4,6 +4,7 @@
 //! message is placed whole or not at all.
 
 mod records;
+mod room;
 mod routing;
 mod ticket;
 
@@ -17,6 +18,7 @@ use fanlog_segment_format::BatchNumber;
 
 use self::records::{ALONE, BATCH, Placed, Records, Routes, Whole};
 pub(crate) use self::records::{place_routed, route_definition};
+use self::room::{Wait, room_for};
 pub use self::ticket::{Confirm, Ticket};
 use crate::{
     Error, Message, Result, core::Core, gate, message::within, named::Known, route::RouteCache,
@@ -261,22 +263,7 @@ impl Publisher {
                 within(whole.what, need.bytes, core.config.batch_bytes_max())?;
             }
             within("message", need.bytes, core.config.store_share())?;
-            core.supply.check_room(core, need.bytes)?;
-            let state = core.append.lock();
-            let state = match wait {
-                Wait::AsConfigured => core.wait_for_room(state, need)?,
-                Wait::Never => {
-                    let mut state = state;
-                    if let Some(end) = &state.end {
-                        return Err(end.clone());
-                    }
-                    if !core.append.has_room(&state, need) {
-                        core.append.wake_committer(&mut state);
-                        return Err(core.append.full(&state));
-                    }
-                    state
-                }
-            };
+            let (state, promise) = room_for(core, need, wait)?;
             if version.is_some_and(|version| version != state.version) {
                 continue;
             }
@@ -293,7 +280,7 @@ impl Publisher {
                     return Ok((self.ticket(placed), false));
                 }
             }
-            let (placed, lead) = records.place(core, state, need, blocking);
+            let (placed, lead) = records.place(core, state, need, promise, blocking);
             let ticket = self.ticket(placed);
             if full.is_empty() {
                 return Ok((ticket, lead));
@@ -305,11 +292,4 @@ impl Publisher {
             return Ok((ticket.refused_by(gate::names(&full).into(), stored), lead));
         }
     }
-}
-
-/// What to do where there is no room.
-#[derive(Clone, Copy, PartialEq)]
-enum Wait {
-    AsConfigured,
-    Never,
 }

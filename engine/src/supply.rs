@@ -8,8 +8,11 @@
 //! U2. A file is renamed, and the directory synced, before it is written under its new name.
 //! U3. A file that has another name, in a backup say, is not written: it is removed.
 
+mod promise;
 mod space;
 mod take;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::VecDeque,
@@ -21,8 +24,14 @@ use std::{
 
 use fanlog_segment_format::{SegmentId, file_name::FileName, layout::SEGMENT_HEADER_BYTES};
 
-use self::space::{Promised, Room};
-pub(crate) use self::space::{is_scarce, look_for_space, spare_bytes};
+use self::{
+    promise::Accepted,
+    space::{Promised, Room},
+};
+pub(crate) use self::{
+    promise::Promise,
+    space::{is_scarce, look_for_space, spare_bytes},
+};
 use crate::{
     Error, Result,
     core::Core,
@@ -121,6 +130,8 @@ impl State {
 pub(crate) struct Supply {
     state: Mutex<State>,
     ready: AtomicU64,
+    /// To what was accepted and is larger than all that is kept.
+    accepted: Accepted,
 }
 
 fn path_error<'a>(

@@ -14,7 +14,7 @@ mod state;
 
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use event_listener::Event;
@@ -88,12 +88,13 @@ impl Append {
         &self.pool
     }
 
-    /// Waits, under the lock, until there is room for `need`, or says why there won't be.
+    /// Waits, under the lock, until there is room for `need`, or says why there won't be. With `promised`
+    /// room on the disk it does not wait for others to have theirs ([`Error::OutOfSpace`]).
     pub(crate) fn wait_for_room<'a>(
         &'a self,
         mut state: MutexGuard<'a, Appender>,
         need: Need,
-        deadline: Option<Instant>,
+        promised: bool,
     ) -> Result<MutexGuard<'a, Appender>> {
         loop {
             if let Some(end) = &state.end {
@@ -104,24 +105,12 @@ impl Append {
             }
             // What takes the room has to be on its way out: nobody may have been woken for it.
             self.wake_committer(&mut state);
-            if self.when_full == WhenFull::Fail {
+            if self.when_full == WhenFull::Fail || (promised && state.out_of_space.is_some()) {
                 return Err(state.full(self.unconfirmed_max));
             }
             state.blocked += 1;
-            let timed_out;
-            (state, timed_out) = match deadline {
-                None => (self.space.wait(state).unwrap_or_else(PoisonError::into_inner), false),
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(crate::confirm::instant_now());
-                    let waited = self.space.wait_timeout(state, left);
-                    let (state, waited) = waited.unwrap_or_else(PoisonError::into_inner);
-                    (state, waited.timed_out())
-                }
-            };
+            state = self.space.wait(state).unwrap_or_else(PoisonError::into_inner);
             state.blocked -= 1;
-            if timed_out {
-                return Err(Error::Timeout);
-            }
         }
     }
 

@@ -15,7 +15,7 @@ use super::{
     ACK_ROOM, BATCH_ROOM_MIN, GATE_BYTES, Need,
     arena::{ArenaPool, Loan, Region},
 };
-use crate::{Error, log::index::BatchIndex};
+use crate::{Error, log::index::BatchIndex, supply::Promise};
 
 /// Bytes of the record that says how far a named publisher got.
 pub(crate) const SEQUENCE_BYTES: usize = 32;
@@ -36,6 +36,8 @@ pub(crate) struct Taken {
     /// Bytes of control records, acks included once they are in.
     pub(crate) control_bytes: usize,
     pub(crate) extras: Extras,
+    /// Room on the disk, where it is larger than all that is kept.
+    pub(crate) promise: Option<Promise>,
 }
 
 /// What messages add to a footer beside themselves.
@@ -83,6 +85,7 @@ struct OpenBatch {
     /// How far named publishers got in it, and when: written at its end.
     sequences: BTreeMap<PublisherId, (u64, u64)>,
     extras: Extras,
+    promise: Option<Promise>,
     /// `None` until something is placed.
     region: Option<Region>,
 }
@@ -99,6 +102,7 @@ impl OpenBatch {
             ack_room: ACK_ROOM,
             sequences: BTreeMap::new(),
             extras: Extras::default(),
+            promise: None,
             region: None,
         }
     }
@@ -329,6 +333,13 @@ impl Appender {
         self.open.calls += 1;
     }
 
+    /// Takes note that room on the disk was promised to what is placed next, which is large.
+    pub(crate) fn promised(&mut self, promise: Option<Promise>) {
+        if promise.is_some() {
+            self.open.promise = promise;
+        }
+    }
+
     /// Takes note of what the message placed last adds to a footer.
     pub(crate) fn note_extras(&mut self, extras: Extras) {
         self.open.extras = self.open.extras.plus(extras);
@@ -435,6 +446,7 @@ impl Appender {
             sync: self.open.sync,
             control_bytes: self.open.control_bytes,
             extras: self.open.extras,
+            promise: self.open.promise.take(),
         };
         self.open = OpenBatch::new(BatchNumber(self.open.number.0 + 1), self.next_offset);
         Some(taken)

@@ -159,6 +159,7 @@ impl InFlight {
             sync: self.sync,
             control_bytes: self.control_bytes,
             extras: Extras::of(index),
+            promise: self.promise,
         };
         Held { taken, acks: self.acks, sync: self.sync }
     }

@@ -51,6 +51,7 @@ use crate::{
         segment::Segment,
     },
     storage::{StorageFile, WriteSync},
+    supply::Promise,
 };
 
 /// After this long without a batch an empty one is written, once, to vouch for the last.
@@ -93,6 +94,7 @@ struct InFlight {
     acks: Option<u64>,
     began: Duration,
     write: Write,
+    promise: Option<Promise>,
 }
 
 /// What a segment's footer would need by now.
@@ -408,6 +410,7 @@ impl Pipeline {
             acks,
             began: now,
             write: Write::UnderWay,
+            promise: taken.promise,
         });
         let (file, name) = (Arc::clone(&self.file), self.active.name.clone());
         Job { number, file, name, position, bytes: batch, how }

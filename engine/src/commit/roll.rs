@@ -23,6 +23,7 @@ use crate::{
     error::FileOp,
     log::segment::Segment,
     storage::{AlignedBuffer, StorageFile, WriteSync},
+    supply::Promise,
 };
 
 impl Pipeline {
@@ -54,7 +55,12 @@ impl Pipeline {
         let needed = align_up(SEGMENT_HEADER_BYTES + total + footer, BLOCK_BYTES) as u64;
         let file_bytes = needed.max(core.config.segment_bytes_max);
         let id = SegmentId(self.active.id().0 + 1);
-        let file = match self.next_file(core, id, file_bytes) {
+        let mut promise = self.held.front_mut().and_then(|held| held.taken.promise.take());
+        let file = self.next_file(core, id, file_bytes, &mut promise);
+        if let Some(held) = self.held.front_mut() {
+            held.taken.promise = promise;
+        }
+        let file = match file {
             Ok(file) => file,
             Err(error) if is_out_of_space(&error) => {
                 self.stall(core, id, Some(error), now);
@@ -113,12 +119,13 @@ impl Pipeline {
         core: &Core,
         id: SegmentId,
         bytes: u64,
+        promise: &mut Option<Promise>,
     ) -> Result<Arc<dyn StorageFile>> {
         if let Some(next) = self.next.take() {
             debug_assert_eq!(next.id, id, "the batch that it was taken for is still the next");
             return Ok(next.file);
         }
-        let supplied = core.supply.take(core, id, bytes)?;
+        let supplied = core.supply.take(core, id, bytes, promise)?;
         if let Some(reason) = supplied.scarce {
             Self::scarce(core, id, reason);
         }

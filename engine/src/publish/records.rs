@@ -18,6 +18,7 @@ use crate::{
     gate::{self, Gate},
     named::Known,
     route::Routed,
+    supply::Promise,
 };
 
 /// Where messages of one publish were placed.
@@ -138,11 +139,13 @@ impl<'a> Records<'a> {
         core: &Core,
         mut state: MutexGuard<'_, Appender>,
         need: Need,
+        promise: Option<Promise>,
         blocking: bool,
     ) -> (Placed, bool) {
         let lead = blocking && core.may_lead(&state);
         state.make_room(core.append.pool(), need);
         state.note_call();
+        state.promised(promise);
         let placed = Placed {
             batch: Some(state.open_number()),
             first: state.next_offset(),
@@ -229,6 +232,7 @@ pub(crate) fn place_routed(
     let whole = Whole { what: "dead letter", acks, sync: true, ..BATCH };
     let records = Records { messages, routed: &routed, whole, time_us, epoch };
     let need = records.need();
+    let promise = core.supply.promise_large(core, need.bytes)?;
     let mut state = core.append.lock();
     if let Some(end) = &state.end {
         return Err(end.clone());
@@ -240,7 +244,7 @@ pub(crate) fn place_routed(
     if !same || version.is_some_and(|version| version != state.version) {
         return Ok(None);
     }
-    Ok(records.place(core, state, need, false).0.batch)
+    Ok(records.place(core, state, need, promise, false).0.batch)
 }
 
 /// The record that defines a route, encoded.

@@ -30,8 +30,8 @@
 //!    that follow each other neither had fitted with the other, so together they take more than a
 //!    file: at most twice as many files as bytes would fill. And few batches are small: the one that
 //!    is held, one for each arena that messages wait in, and the open one. `A` is the lesser of both.
-//!    What is larger than `buffer_bytes_max`, and than a file, is alone on its way, and is accepted
-//!    only if there is room for it beside the reserve.
+//!    What is larger than `buffer_bytes_max`, and than a file, is alone on its way, is accepted only
+//!    if there is room for it beside the reserve, and that is promised to it (`super::promise`).
 //! 4. *Acks go on.* Beyond `A` segments the log takes only ones of control records alone, and in
 //!    those nothing is live. While one of the two is full the other is sealed, dead, and comes back
 //!    (2). Rewriting does not keep it: it never has more of the reserve than work's share while only
@@ -140,12 +140,15 @@ impl Room {
             .free_bytes()
             .map_err(|source| Error::io(FileOp::Space, storage.path(""), source))?;
         let promised = state.promised;
+        let accepted = core.supply.accepted_bytes();
         let free = free.saturating_sub(promised.bytes.saturating_sub(promised.written));
+        let free = free.saturating_sub(accepted);
         let kept = checkpoint_room(core);
         let on_disk = free.saturating_sub(kept);
         let above_min = on_disk.saturating_sub(core.config.free_bytes_min);
         let used = store_bytes(core, state.handed_out).saturating_add(state.bytes());
-        let used = used.saturating_add(promised.bytes).saturating_add(kept);
+        let used = used.saturating_add(promised.bytes).saturating_add(accepted);
+        let used = used.saturating_add(kept);
         let below_max =
             core.config.store_bytes_max.map_or(u64::MAX, |max| max.saturating_sub(used));
         let limit = if below_max < above_min {

@@ -7,12 +7,11 @@ use std::sync::Arc;
 use fanlog_segment_format::{SegmentId, file_name::FileName};
 
 use super::{
-    FreeFile, State, Supply, allocate, create, is_own, name_file, segment_name,
+    FreeFile, Promise, State, Supply, allocate, create, is_own, name_file, segment_name,
     space::{self, Promised, Room},
 };
 use crate::{
-    Error, Result, append::ACK_ROOM, commit::is_out_of_space, core::Core, keeper::held_bytes,
-    storage::StorageFile,
+    Error, Result, commit::is_out_of_space, core::Core, keeper::held_bytes, storage::StorageFile,
 };
 
 /// A file for the log.
@@ -24,58 +23,51 @@ pub(crate) struct Supplied {
 }
 
 impl Supply {
-    /// The file of segment `id`, of at least `bytes`, under its name and with a blank first block.
+    /// The file of segment `id`, of at least `bytes`, under its name and with a blank first block. What
+    /// the batch in it was promised is used up then.
     ///
     /// # Errors
     ///
     /// [`Error::Io`]; [`Error::OutOfSpace`] where neither the limits nor the reserve have that much.
-    pub(crate) fn take(&self, core: &Core, id: SegmentId, bytes: u64) -> Result<Supplied> {
+    pub(crate) fn take(
+        &self,
+        core: &Core,
+        id: SegmentId,
+        bytes: u64,
+        promise: &mut Option<Promise>,
+    ) -> Result<Supplied> {
         let mut state = self.lock();
         state.taken = state.taken.max(id);
-        let reason = match self.take_beside_reserve(core, &mut state, id, bytes) {
+        self.with_promised(promise, || self.take_from(core, &mut state, id, bytes))
+    }
+
+    fn take_from(
+        &self,
+        core: &Core,
+        state: &mut State,
+        id: SegmentId,
+        bytes: u64,
+    ) -> Result<Supplied> {
+        let reason = match self.take_beside_reserve(core, state, id, bytes) {
             Ok(Some(file)) => {
                 state.handed_out = Some((id, bytes));
                 return Ok(Supplied { file, scarce: None });
             }
-            Ok(None) => Room::of(core, &state)?.reason(),
+            Ok(None) => Room::of(core, state)?.reason(),
             // The disk has less than it says.
             Err(error) if is_out_of_space(&error) => error.to_string(),
             Err(error) => return Err(error),
         };
         let file = if bytes > core.config.segment_bytes_max {
-            self.take_instead(core, &mut state, id, bytes)?
-        } else if may_have_ready(core, &state)? {
-            self.take_ready(core, &mut state, id, bytes)?
+            self.take_instead(core, state, id, bytes)?
+        } else if may_have_ready(core, state)? {
+            self.take_ready(core, state, id, bytes)?
         } else {
             None
         };
         let Some(file) = file else { return Err(Error::OutOfSpace { segment: id.0, reason }) };
         state.handed_out = Some((id, bytes));
         Ok(Supplied { file, scarce: Some(reason) })
-    }
-
-    /// Whether there is room for records of so many bytes, placed as one. The reserve counts with what
-    /// `buffer_bytes_max` has room for, or a file has; what is larger needs its room beside it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::OutOfSpace`], [`Error::Io`].
-    pub(crate) fn check_room(&self, core: &Core, bytes: usize) -> Result<()> {
-        let (segment_bytes, bytes) = (core.config.segment_bytes_max, bytes as u64);
-        // Heads, acks that ride along and a footer.
-        let file_bytes = bytes + bytes / 8 + 2 * ACK_ROOM as u64;
-        if bytes <= core.config.buffer_bytes_max as u64 || file_bytes <= segment_bytes {
-            return Ok(());
-        }
-        let state = self.lock();
-        let (ready, reserve) = (state.ready() as u64, space::reserve_files(core) as u64);
-        let beyond = ready.saturating_sub(reserve).saturating_mul(segment_bytes);
-        let missing = reserve.saturating_sub(ready).saturating_mul(segment_bytes);
-        let room = Room::of(core, &state)?;
-        if room.spare.saturating_add(beyond) >= file_bytes.saturating_add(missing) {
-            return Ok(());
-        }
-        Err(Error::OutOfSpace { segment: state.taken.0 + 1, reason: room.reason() })
     }
 
     /// A file that the reserve does not need, or a new one (R1); `None` if there is none.
