@@ -38,9 +38,10 @@ pub struct Message<'a> {
     /// Whether it is an error if no queue gets it; else it is dropped then, confirmed at once, and
     /// [counted](crate::Stats::unroutable_dropped). Default true.
     pub mandatory: bool,
-    /// The longest that it stays in any queue; a queue may have a shorter time. Default: for ever.
-    /// Once it is over the message is never delivered, and is dropped when it is the oldest of its
-    /// queue; in a queue without limits of its own, after a restart, not before somebody consumes or
+    /// The longest that it waits in any queue; a queue may have a shorter time. Default: for ever.
+    /// If a consumer has credit for it in the moment in which it is confirmed, or falls due, it does
+    /// not wait: so 0 is enough then, and else for nobody. Once its time is over the message is never
+    /// delivered, and is dropped when it is the oldest of its queue; in a queue without limits of its own, after a restart, not before somebody consumes or
     /// another message with a time is published there.
     pub ttl: Option<Duration>,
     /// How far its confirm reaches. Default [`Durability::Synced`].

@@ -37,8 +37,9 @@ const KNOWN_BYTES_MAX: usize = 1024;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Overflow {
-    /// The oldest ready messages are dropped, or dead-lettered; of several priorities the lowest
-    /// first. What is not due counts until the queue has come to it. `drop-head`.
+    /// The ready messages that are next are dropped, or dead-lettered: the oldest, of several
+    /// priorities those of the highest, as `RabbitMQ` does ("higher priority messages might be dropped
+    /// to make way for lower priority ones", rabbitmq.com/docs/priority). What is not due counts until the queue has come to it. `drop-head`.
     #[default]
     DropHead,
     /// The queue does not get a message that it has no room for; others do, and the publisher is told
@@ -109,8 +110,9 @@ pub struct QueueOptions {
     /// It is deleted, within a second, when it was not used for so long, more than 0: had no consumer
     /// and was not declared again. Opening the store counts as a use. `x-expires`.
     pub expires: Option<Duration>,
-    /// The longest that a message stays in it before it is delivered; what consumers hold does not
-    /// expire. 0 drops every message, also where a consumer waits for one. `x-message-ttl`.
+    /// The longest that a message waits in it; what consumers hold does not expire, nor does what one
+    /// had credit for when it came, however late it asks. 0 drops every other message.
+    /// `x-message-ttl`.
     pub message_ttl: Option<Duration>,
     /// The most ready messages. `x-max-length`.
     pub messages_max: Option<u64>,

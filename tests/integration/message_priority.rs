@@ -5,7 +5,9 @@ use std::{collections::BTreeSet, time::Duration};
 
 use fanlog::{Change, Consumer, Engine, Error, ErrorKind, ExchangeKind, Message, QueueOptions};
 
-use crate::support::{Machine, consume, is_segment, next, nothing, offsets, ready, settle, sound};
+use crate::support::{
+    Machine, consume, is_segment, next, nothing, offsets, ready, settle, sound, unacked,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -339,5 +341,32 @@ fn random_run(seed: u64) {
         let messages = engine.queue("jobs").unwrap().messages;
         assert_eq!(messages, waiting.len() as u64, "seed {seed}");
     }
+    sound(&engine);
+}
+
+/// As `RabbitMQ`'s page on priorities has it: what makes way for others stands at the head.
+#[test]
+fn a_queue_that_is_too_long_drops_its_head_which_is_of_the_highest_priority() {
+    let machine = Machine::new();
+    let engine = machine.open();
+    let options = QueueOptions {
+        priority_max: Some(3),
+        messages_max: Some(3),
+        dead_letter_exchange: Some(String::new()),
+        dead_letter_key: Some("dead".to_owned()),
+        ..QueueOptions::default()
+    };
+    engine.declare_queue_with("q", &options).unwrap();
+    engine.declare_queue("dead").unwrap();
+    for (priority, text) in [(0, "a"), (3, "b"), (1, "c"), (3, "d"), (0, "e"), (0, "f")] {
+        let message = Message::new("", "q", text.as_bytes()).priority(priority);
+        engine.publisher().publish_confirmed(&message).unwrap();
+    }
+    for _ in 0..2 {
+        machine.clock.advance(SECOND);
+        settle(&engine);
+    }
+    assert_eq!(unacked(&engine, "dead"), ["b", "d", "c"]);
+    assert_eq!(unacked(&engine, "q"), ["a", "e", "f"]);
     sound(&engine);
 }

@@ -260,3 +260,133 @@ fn what_came_back_by_a_rewind_expires_in_a_queue_without_a_limit_too() {
     assert_eq!(messages(&engine, "plain"), 0);
     sound(&engine);
 }
+
+/// A queue `q` with options, whose dead letters come to `dead`.
+fn with_dead(options: &QueueOptions) -> (Machine, Engine) {
+    let machine = Machine::new();
+    let engine = machine.open();
+    let options = QueueOptions {
+        dead_letter_exchange: Some(String::new()),
+        dead_letter_key: Some("dead".to_owned()),
+        ..options.clone()
+    };
+    engine.declare_queue_with("q", &options).unwrap();
+    engine.declare_queue("dead").unwrap();
+    (machine, engine)
+}
+
+#[test]
+fn a_time_of_nothing_is_enough_for_whoever_waits_with_credit_and_for_nobody_else() {
+    for options in [ttl(0), QueueOptions::default()] {
+        let own = if options.message_ttl.is_some() { 1000 } else { 0 };
+        let (machine, engine) = with_dead(&options);
+        publish_for(&engine, "q", b"early", own);
+        let consumer = consume(&engine, "q", 1);
+        // It came when the message was there already.
+        nothing(&consumer);
+        publish_for(&engine, "q", b"waited for", own);
+        publish_for(&engine, "q", b"no credit", own);
+        let held = next(&consumer);
+        assert_eq!(held.payload(), b"waited for");
+        held.ack().unwrap().wait().unwrap();
+        nothing(&consumer);
+        publish_for(&engine, "q", b"again", own);
+        pass(&machine, &engine, 2);
+        let held = next(&consumer);
+        assert_eq!(held.payload(), b"again");
+        // What comes back was delivered once: its time is over.
+        held.nack(true).unwrap();
+        nothing(&consumer);
+        pass(&machine, &engine, 1);
+        assert_eq!(unacked(&engine, "dead"), ["early", "no credit", "again"]);
+        assert_eq!(engine.stats().expired_messages, 3);
+        sound(&engine);
+    }
+}
+
+#[test]
+fn a_time_of_nothing_is_over_where_nobody_consumes_also_for_a_get() {
+    let (machine, engine) = with_dead(&ttl(0));
+    publish(&engine, "q", b"a");
+    assert!(engine.get("q").unwrap().is_none());
+    publish(&engine, "q", b"b");
+    pass(&machine, &engine, 1);
+    assert_eq!(unacked(&engine, "dead"), ["a", "b"]);
+    assert_eq!(messages(&engine, "q"), 0);
+    sound(&engine);
+}
+
+/// As if it was sent to them when it came, which is what `RabbitMQ` does.
+#[test]
+fn what_a_slow_consumer_had_credit_for_is_its_own_and_the_rest_expires_behind_it() {
+    let (machine, engine) = with_ttl(5);
+    publish(&engine, "q", b"before");
+    next(&consume(&engine, "q", 1)).ack().unwrap().wait().unwrap();
+    let slow = consume(&engine, "q", 2);
+    for text in ["0", "1", "2", "3"] {
+        publish(&engine, "q", text.as_bytes());
+    }
+    pass(&machine, &engine, 60);
+    pass(&machine, &engine, 1);
+    let queue = engine.queue("q").unwrap();
+    assert_eq!((queue.messages, queue.unacked), (2, 2));
+    assert_eq!(texts(&ready(&slow)), ["0", "1"]);
+    assert_eq!(engine.stats().expired_messages, 2);
+    sound(&engine);
+}
+
+#[test]
+fn only_the_active_one_waits_and_the_next_from_when_it_is() {
+    let options = QueueOptions { single_active_consumer: true, ..ttl(0) };
+    let (machine, engine) = with_dead(&options);
+    let (first, second) = (consume(&engine, "q", 1), consume(&engine, "q", 1));
+    publish(&engine, "q", b"a");
+    let held = next(&first);
+    publish(&engine, "q", b"b");
+    held.ack().unwrap().wait().unwrap();
+    drop(first);
+    nothing(&second);
+    publish(&engine, "q", b"c");
+    assert_eq!(next(&second).payload(), b"c");
+    pass(&machine, &engine, 1);
+    assert_eq!(unacked(&engine, "dead"), ["b", "c"]);
+    sound(&engine);
+}
+
+#[test]
+fn a_delayed_message_is_waited_for_when_it_falls_due_in_its_time() {
+    let (machine, engine) = with_dead(&ttl(0));
+    let seconds = Duration::from_secs;
+    let delayed = Message::new("", "q", b"due").delay(seconds(5));
+    engine.publisher().publish_confirmed(&delayed).unwrap();
+    engine.publisher().publish_confirmed(&delayed.ttl(seconds(4))).unwrap();
+    machine.clock.advance(seconds(2));
+    let consumer = consume(&engine, "q", 5);
+    machine.clock.advance(seconds(4));
+    // The other's own time was over before it was due.
+    assert_eq!(texts(&ready(&consumer)), ["due"]);
+    drop(consumer);
+    engine.publisher().publish_confirmed(&delayed).unwrap();
+    machine.clock.advance(seconds(6));
+    nothing(&consume(&engine, "q", 5));
+    pass(&machine, &engine, 1);
+    assert_eq!(unacked(&engine, "dead"), ["due", "due", "due"]);
+    sound(&engine);
+}
+
+#[test]
+fn a_consumer_that_waits_gets_what_has_no_time_at_all() {
+    let engine = threaded();
+    engine.declare_queue_with("q", &ttl(0)).unwrap();
+    std::thread::scope(|scope| {
+        let consumer = consume(&engine, "q", 1);
+        let waits = scope
+            .spawn(move || (0..100).map(|_| consumer.recv().unwrap().payload().to_vec()).count());
+        // What is published while the last one is in hand is not waited for.
+        while !waits.is_finished() {
+            publish(&engine, "q", b"a");
+        }
+        assert_eq!(waits.join().unwrap(), 100);
+    });
+    sound(&engine);
+}

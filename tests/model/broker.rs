@@ -58,6 +58,8 @@ pub(crate) struct Broker {
     pub(super) unwritten: bool,
     /// The last call ended the engine when that was so.
     pub(crate) flushed: bool,
+    /// It was not certain what the last call that let time pass did.
+    vague: bool,
     /// Calls that were made before the sequence begins.
     pub(crate) first: Vec<Operation>,
     /// What the last call has to answer.
@@ -80,6 +82,7 @@ impl Default for Broker {
             last_sequence: 0,
             unwritten: false,
             flushed: false,
+            vague: false,
             first: Vec::new(),
             answer: Answer::Done,
         }
@@ -185,7 +188,8 @@ impl Broker {
                 Ok(Answer::Done)
             }
             Operation::Settle { place, how } => {
-                self.settle(place.index(self.held.len()), *how);
+                let moment = self.moment();
+                self.settle(place.index(self.held.len()), *how, moment);
                 Ok(Answer::Done)
             }
             Operation::Purge { queue } => {
@@ -231,6 +235,15 @@ impl Broker {
         self.queues.get_mut(name).ok_or(ErrorKind::NotFound)
     }
 
+    /// Whether it is certain what comes of a call that lets time pass: a message that a consumer waits
+    /// for, and whose time is over, is dealt by the background once a lease covers it.
+    pub(crate) fn may_pass(&self, operation: &Operation) -> bool {
+        let mut passed = self.clone();
+        passed.vague = false;
+        passed.apply(operation);
+        !passed.vague
+    }
+
     /// Time passes, and then the background looks at each queue once.
     fn advance(&mut self, seconds: u64) {
         self.now += Duration::from_secs(seconds);
@@ -238,11 +251,12 @@ impl Broker {
         let queues = self.queues.iter();
         let mut queues: Vec<_> = queues.map(|(name, queue)| (queue.number, name.clone())).collect();
         queues.sort_unstable();
+        let moment = self.moment();
         for (_, name) in queues {
             let now = self.now;
             let queue = self.queues.get_mut(&name).expect("it is there");
             if queue.watched {
-                let gone = queue.trim(now);
+                let gone = queue.trim(moment, &mut self.vague);
                 self.leave(&name, gone);
             }
             if self.queues.get_mut(&name).expect("it is there").is_over(now) {

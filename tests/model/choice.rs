@@ -112,7 +112,7 @@ fn bytes() -> impl Strategy<Value = usize> {
 /// Most are due at once, have no time of their own, and are to be kept.
 fn message(broker: &Broker) -> impl Strategy<Value = Sent> + use<> {
     let delay = prop_oneof![5 => Just(0_u64), 1 => 1_u64..200];
-    let ttl = option::weighted(0.15, 1_u64..100);
+    let ttl = option::weighted(0.15, prop_oneof![1 => Just(0_u64), 4 => 1_u64..100]);
     let priority = prop_oneof![2 => Just(0_u8), 1 => 0_u8..5];
     let durability = prop_oneof![
         8 => Just(Durability::Synced),
@@ -147,7 +147,8 @@ fn dead_letters() -> impl Strategy<Value = (Option<String>, Option<String>)> {
 
 fn options() -> impl Strategy<Value = QueueOptions> {
     let durable = prop::bool::weighted(0.8);
-    let ttl = option::weighted(0.25, (1_u64..100).prop_map(Duration::from_secs));
+    let seconds = prop_oneof![1 => Just(0_u64), 5 => 1_u64..100];
+    let ttl = option::weighted(0.25, seconds.prop_map(Duration::from_secs));
     let lengths = (option::weighted(0.25, 0_u64..6), option::weighted(0.15, 0_u64..1000));
     let limits = (option::weighted(0.2, 1_u8..4), option::weighted(0.2, 0_u32..3));
     let ends = (

@@ -27,6 +27,19 @@ pub(crate) struct Held {
     seen: Option<Duration>,
 }
 
+/// A moment: the place that the next message gets, and the time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    pub(crate) place: Place,
+    pub(crate) time: Duration,
+}
+
+impl Moment {
+    fn latest(self, other: Self) -> Self {
+        Self { place: self.place.max(other.place), time: self.time.max(other.time) }
+    }
+}
+
 /// A consumer.
 #[derive(Debug, Clone)]
 pub(crate) struct Consumer {
@@ -37,6 +50,8 @@ pub(crate) struct Consumer {
     /// Messages that it may have, and those that it may still be dealt.
     prefetch: u32,
     credit: u32,
+    /// Since when it has had credit, while it has any.
+    since: Option<Moment>,
     inbox: VecDeque<Place>,
     /// Messages that it received.
     received: u64,
@@ -53,6 +68,8 @@ pub(crate) struct Roster {
     turns: BTreeMap<i32, usize>,
     /// Of a queue with a single active consumer, who was dealt to last.
     active: Option<u64>,
+    /// When the one before it went.
+    active_since: Option<Moment>,
 }
 
 impl Roster {
@@ -81,6 +98,7 @@ impl Roster {
         let consumer = self.consumers.iter_mut().find(|consumer| consumer.number == number);
         let consumer = consumer.expect("it has credit");
         consumer.credit -= 1;
+        consumer.since.take_if(|_| consumer.credit == 0);
         consumer.inbox.push_back(place);
         let priority = consumer.priority;
         let which = self.equals(priority).take_while(|other| other.number < number).count();
@@ -89,7 +107,7 @@ impl Roster {
 
     /// The one that gets everything, if it has credit. Another of a higher priority takes over once
     /// it has nothing left.
-    fn single(&mut self) -> Option<&Consumer> {
+    fn single(&mut self, moment: Moment) -> Option<&Consumer> {
         let highest = self.consumers.iter().map(|consumer| consumer.priority).max()?;
         let active = self
             .active
@@ -99,6 +117,9 @@ impl Roster {
             if active.is_some_and(|active| active.credit < active.prefetch) {
                 return None;
             }
+            if active.is_some() {
+                self.active_since = Some(moment);
+            }
             let first = self.consumers.iter().find(|consumer| consumer.priority == highest);
             self.active = first.map(|first| first.number);
         }
@@ -106,8 +127,33 @@ impl Roster {
         active.filter(|consumer| consumer.credit > 0)
     }
 
+    /// Since when some consumer has had credit, if one has; a single active one, since it is that.
+    pub(crate) fn waited_since(&self, single: bool) -> Option<Moment> {
+        if single {
+            let active =
+                self.consumers.iter().find(|one| Some(one.number) == self.would_be_active());
+            let since = active?.since?;
+            return Some(self.active_since.map_or(since, |active| active.latest(since)));
+        }
+        let since = self.consumers.iter().filter_map(|consumer| consumer.since);
+        since.reduce(|one, other| Moment {
+            place: one.place.min(other.place),
+            time: one.time.min(other.time),
+        })
+    }
+
+    /// Who was dealt to last, or else would be dealt to first.
+    fn would_be_active(&self) -> Option<u64> {
+        let highest = self.consumers.iter().map(|consumer| consumer.priority).max()?;
+        let mut equals = self.equals(highest);
+        self.active.or_else(|| equals.next().map(|first| first.number))
+    }
+
     /// Takes a consumer out; whoever comes next is still the next.
-    fn leave(&mut self, number: u64) -> Consumer {
+    fn leave(&mut self, number: u64, moment: Moment) -> Consumer {
+        if self.would_be_active() == Some(number) {
+            self.active_since = Some(moment);
+        }
         let at = self.consumers.iter().position(|consumer| consumer.number == number);
         let gone = self.consumers.remove(at.expect("it is there"));
         let turn = self.turns.remove(&gone.priority).unwrap_or(0);
@@ -116,6 +162,9 @@ impl Roster {
             self.turns.insert(gone.priority, turn - usize::from(before < turn));
         }
         self.active.take_if(|active| *active == number);
+        if self.consumers.is_empty() {
+            self.active_since = None;
+        }
         gone
     }
 }
@@ -139,16 +188,18 @@ impl Queue {
     }
 
     /// Deals what is ready, round-robin, as far as anyone has credit. Returns what leaves on the way.
-    fn deal(&mut self, now: Duration) -> Gone {
-        let mut gone = self.shorten(now);
+    pub(crate) fn deal(&mut self, moment: Moment) -> Gone {
+        let now = moment.time;
+        let mut gone = Gone::new();
         loop {
             let single = self.options.single_active_consumer;
-            let next = if single { self.roster.single() } else { self.roster.turn() };
+            let next = if single { self.roster.single(moment) } else { self.roster.turn() };
             let Some(number) = next.map(|consumer| consumer.number) else { break };
             let (next, passed) = self.next(now);
             gone.extend(passed);
             let Some(place) = next else { break };
-            self.entry(place).at = At::Inbox;
+            let entry = self.entry(place);
+            (entry.at, entry.fresh) = (At::Inbox, false);
             self.roster.deal_to(number, place);
         }
         gone
@@ -168,6 +219,10 @@ impl Queue {
 }
 
 impl Broker {
+    pub(super) fn moment(&self) -> Moment {
+        Moment { place: self.next_place, time: self.now() }
+    }
+
     /// Whether it is certain what a consumer of the queue is dealt, and when: not where hand-outs
     /// have to be counted first.
     pub(crate) fn is_certain(&self, queue: &str) -> bool {
@@ -194,6 +249,7 @@ impl Broker {
     ) -> Result<Answer, ErrorKind> {
         let number = self.subscribed;
         let &Subscription { prefetch, priority, exclusive } = options;
+        let since = Some(self.moment());
         let found = self.queue(queue)?;
         if exclusive && found.options.single_active_consumer {
             return Err(ErrorKind::Usage);
@@ -208,6 +264,7 @@ impl Broker {
             exclusive,
             prefetch,
             credit: prefetch,
+            since,
             inbox: VecDeque::new(),
             received: 0,
             left_alone: None,
@@ -220,11 +277,12 @@ impl Broker {
     /// The next message of a consumer. If none was dealt to it, it deals for all.
     pub(super) fn receive(&mut self, which: usize, by_tag: bool) -> Option<Got> {
         let (name, number) = self.consumers[which].clone();
-        let now = self.now();
+        let moment = self.moment();
         let queue = self.queues.get_mut(&name).expect("it has a consumer");
         let mut gone = Gone::new();
         if queue.consumer(number).is_some_and(|consumer| consumer.inbox.is_empty()) {
-            gone = queue.deal(now);
+            gone = queue.shorten(moment.time);
+            gone.extend(queue.deal(moment));
         }
         let consumer = queue.consumer(number).expect("it is there");
         let received = consumer.inbox.pop_front();
@@ -270,9 +328,10 @@ impl Broker {
     /// What a consumer has goes back; a queue may end with its last consumer.
     pub(super) fn cancel(&mut self, which: usize) {
         let (name, number) = self.consumers.remove(which);
-        let now = self.now();
+        let moment = self.moment();
+        let now = moment.time;
         let queue = self.queues.get_mut(&name).expect("it has a consumer");
-        for place in queue.roster.leave(number).inbox {
+        for place in queue.roster.leave(number, moment).inbox {
             queue.entry(place).at = At::Queue;
         }
         for held in self.held.extract_if(.., |held| held.consumer == Some(number)) {
@@ -309,7 +368,7 @@ impl Broker {
         let queue = name.to_owned();
         self.held.push(Held { queue, place, consumer, by_tag, seen: None });
         let entry = self.queues.get_mut(name).expect("it has a message").entry(place);
-        entry.at = At::Hand;
+        (entry.at, entry.fresh) = (At::Hand, false);
         let Entry { place, birth, flag, ref deaths, .. } = *entry;
         Got { place, birth, flag, deaths: deaths.clone() }
     }
@@ -319,18 +378,21 @@ impl Broker {
         let consumer = self.held[at].consumer;
         let its = |held: &Held| held.consumer == consumer;
         let count = self.held[..=at].iter().filter(|held| its(held)).count();
+        let moment = self.moment();
         for _ in 0..count {
             let first = self.held.iter().position(its).expect("there are so many");
-            self.settle(first, how);
+            self.settle(first, how, moment);
         }
     }
 
-    pub(super) fn settle(&mut self, at: usize, how: Settle) {
+    /// `moment`: when the consumer's credit begins anew, if it had none.
+    pub(super) fn settle(&mut self, at: usize, how: Settle, moment: Moment) {
         let Held { queue: name, place, consumer, .. } = self.held.remove(at);
         self.unwritten = how != Settle::Ack { wait: true };
         let queue = self.queues.get_mut(&name).expect("it is there");
         if let Some(consumer) = consumer.and_then(|number| queue.consumer(number)) {
             consumer.credit += 1;
+            consumer.since.get_or_insert(moment);
         }
         match how {
             Settle::Ack { .. } => drop(queue.settle(place)),

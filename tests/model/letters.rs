@@ -61,6 +61,7 @@ impl Broker {
             flag: Flag::No,
             returns: 0,
             at: At::Queue,
+            fresh: true,
             old: false,
             published: self.now(),
             ways,

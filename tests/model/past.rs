@@ -121,7 +121,8 @@ impl Broker {
         }
         queue.entries.sort_by_key(|entry| entry.place);
         for entry in &mut queue.entries {
-            (entry.at, entry.flag, entry.old) = (At::Queue, Flag::Maybe, true);
+            (entry.at, entry.flag) = (At::Queue, Flag::Maybe);
+            (entry.old, entry.fresh) = (true, true);
         }
         Ok(Answer::Purged((queue.entries.len() - before) as u64))
     }

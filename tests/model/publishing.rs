@@ -80,13 +80,14 @@ impl Broker {
         for message in messages {
             self.routed(message)?;
         }
+        let moment = self.moment();
         let published = if commit { self.publish(messages) } else { Ok(Answer::Done) };
         let acked = commit && published.is_ok();
         let how = if acked { Settle::Ack { wait: true } } else { Settle::Requeue };
         for place in acks.places(self.held.len()) {
             // What was added by its tag stays where it is.
             if acked || !self.held[place].by_tag {
-                self.settle(place, how);
+                self.settle(place, how, moment);
             }
         }
         published
@@ -116,6 +117,7 @@ impl Broker {
             flag: Flag::No,
             returns: 0,
             at: At::Queue,
+            fresh: true,
             old: false,
             published: self.now(),
             ways,

@@ -9,7 +9,7 @@ use std::{
 use fanlog::{Durability, Overflow, QueueOptions};
 
 use crate::{
-    consuming::Roster,
+    consuming::{Moment, Roster},
     routing::{Binding, Headers, Ways},
 };
 
@@ -84,6 +84,8 @@ pub(crate) struct Entry {
     /// How often it came back.
     pub(crate) returns: u32,
     pub(crate) at: At,
+    /// Nobody ever had it.
+    pub(crate) fresh: bool,
     /// It was there when the store was opened.
     pub(crate) old: bool,
     /// When it was published.
@@ -124,6 +126,8 @@ pub(crate) struct Queue {
     pub(crate) came: BTreeMap<Place, BTreeSet<Option<Binding>>>,
     /// The background looks at its messages.
     pub(crate) watched: bool,
+    /// A message of it may be handed out without a lease being asked for before.
+    pub(crate) leased: bool,
     /// When it was used last, as far as its expiry goes.
     pub(crate) used: Duration,
     pub(crate) roster: Roster,
@@ -135,7 +139,17 @@ impl Queue {
         let watched = has_limits(&options);
         let (entries, roster) = (Vec::new(), Roster::default());
         let came = BTreeMap::new();
-        Self { options, is_history: false, number, entries, came, watched, used: now, roster }
+        Self {
+            options,
+            is_history: false,
+            number,
+            entries,
+            came,
+            watched,
+            leased: false,
+            used: now,
+            roster,
+        }
     }
 
     /// A message comes, as its last one.
@@ -152,11 +166,11 @@ impl Queue {
     /// What is left of it when the store is opened.
     pub(crate) fn opened(&mut self, now: Duration) {
         self.watched = self.is_history || has_limits(&self.options);
-        self.used = now;
+        (self.used, self.leased) = (now, false);
         self.roster = Roster::default();
         self.entries.retain(|entry| entry.durability != Durability::Transient);
         for entry in &mut self.entries {
-            (entry.at, entry.old) = (At::Queue, true);
+            (entry.at, entry.old, entry.fresh) = (At::Queue, true, true);
         }
     }
 
@@ -222,10 +236,30 @@ impl Queue {
         self.levels().rev().flat_map(move |level| self.ready_in(level, now))
     }
 
+    /// Whether a message's time is over.
+    fn is_over_for(&self, entry: &Entry, now: Duration) -> bool {
+        let ttl = self.options.message_ttl.map(|ttl| entry.since + ttl);
+        ttl.into_iter().chain(entry.expiry).any(|expiry| expiry <= now)
+    }
+
+    /// Whether a consumer waited for a message when it became ready, which was in its own time: as if
+    /// it was dealt in that moment.
+    fn waited_for(&self, entry: &Entry) -> bool {
+        let single = self.options.single_active_consumer;
+        let lasted = entry.expiry.is_none_or(|expiry| expiry >= entry.since);
+        let before = |since: Moment| {
+            if entry.since > entry.published {
+                since.time < entry.since
+            } else {
+                since.place <= entry.place
+            }
+        };
+        entry.fresh && lasted && self.roster.waited_since(single).is_some_and(before)
+    }
+
     /// Why a message is not delivered but leaves, if it does.
     fn verdict(&self, entry: &Entry, now: Duration) -> Option<Reason> {
-        let ttl = self.options.message_ttl.map(|ttl| entry.since + ttl);
-        if ttl.into_iter().chain(entry.expiry).any(|expiry| expiry <= now) {
+        if self.is_over_for(entry, now) && !self.waited_for(entry) {
             return Some(Reason::Expired);
         }
         let limit = self.options.delivery_limit?;
@@ -242,6 +276,8 @@ impl Queue {
     pub(crate) fn next(&mut self, now: Duration) -> (Option<Place>, Gone) {
         let mut gone = Vec::new();
         let mut next = None;
+        let any = self.ready(now).next().is_some();
+        self.leased |= any;
         for entry in self.ready(now) {
             let Some(reason) = self.verdict(entry, now) else {
                 next = Some(entry.place);
@@ -252,14 +288,14 @@ impl Queue {
         (next, self.take_all(gone))
     }
 
-    /// Drops the oldest of too many ready ones, of the lowest priority first.
+    /// Drops the next of too many ready ones: of the highest priority, the first.
     pub(crate) fn shorten(&mut self, now: Duration) -> Gone {
         if !self.drops_head() {
             return Vec::new();
         }
         let (mut messages, mut bytes) = self.waiting();
         let mut gone = Vec::new();
-        for entry in self.levels().flat_map(|level| self.ready_in(level, now)) {
+        for entry in self.ready(now) {
             if messages <= self.messages_max() && bytes <= self.bytes_max() {
                 break;
             }
@@ -271,16 +307,31 @@ impl Queue {
     }
 
     /// What the background drops: of each priority the first ones, as long as they have to leave, and
-    /// then what is too much.
-    pub(crate) fn trim(&mut self, now: Duration) -> Gone {
+    /// then what is too much. Where a consumer waits for such a first one it is dealt.
+    pub(crate) fn trim(&mut self, moment: Moment, vague: &mut bool) -> Gone {
+        let now = moment.time;
+        let mut gone = self.expire(now);
+        let waits = self.levels().any(|level| {
+            let first = self.ready_in(level, now).next();
+            first.is_some_and(|first| self.is_over_for(first, now) && self.waited_for(first))
+        });
+        if waits {
+            *vague |= !self.leased;
+            gone.extend(self.deal(moment));
+            gone.extend(self.expire(now));
+        }
+        gone.extend(self.shorten(now));
+        gone
+    }
+
+    /// Drops of each priority the first ones, as long as they have to leave.
+    fn expire(&mut self, now: Duration) -> Gone {
         let mut gone = Vec::new();
         for level in self.levels() {
             let leaves = |entry: &Entry| Some((entry.place, self.verdict(entry, now)?));
             gone.extend(self.ready_in(level, now).map_while(leaves));
         }
-        let mut gone = self.take_all(gone);
-        gone.extend(self.shorten(now));
-        gone
+        self.take_all(gone)
     }
 
     /// Drops what nobody has.
@@ -298,7 +349,7 @@ impl Queue {
     /// A message that somebody has comes back.
     pub(crate) fn give_back(&mut self, place: Place) {
         let entry = self.entry(place);
-        (entry.at, entry.flag) = (At::Queue, Flag::Yes);
+        (entry.at, entry.flag, entry.fresh) = (At::Queue, Flag::Yes, false);
         entry.returns += 1;
     }
 

@@ -6,7 +6,7 @@ use event_listener::Listener;
 
 use super::{
     ConsumerOptions, ConsumerShared, Delivery, Dispatch, Limits, Next, Payload, Reader, Ready,
-    next_to_deal, overdue, source::ReadyIn,
+    next_to_deal, overdue, source::ReadyIn, waited::Since,
 };
 use crate::{Browsed, Error, Result, core::Core, queue::Queue};
 
@@ -97,14 +97,15 @@ impl Getter {
         if !has_mail {
             dispatch_made.shorten(&getter.core, &getter.queue)?;
             let alone = dispatch_made.consumers() == 0;
-            let Dispatch { source, leaving, .. } = dispatch_made;
+            let Dispatch { source, leaving, roster, .. } = dispatch_made;
+            let since = || roster.get()?.waited_since(false);
             let limits = Limits::of(&getter.queue);
-            let next = next_to_deal(&getter.core, &getter.queue, source, leaving, limits)?;
+            let next = next_to_deal(&getter.core, &getter.queue, source, leaving, limits, &since)?;
             if alone {
                 source.rest();
             }
             match next {
-                Next::Message(ready) => getter.hand().put(ready),
+                Next::Message(ready, _) => getter.hand().put(ready),
                 Next::Waits => return Ok(Found::Waits),
                 Next::Nothing => return Ok(Found::Nothing),
             }
@@ -143,6 +144,7 @@ impl Drop for Getter {
 /// If the log could not be read.
 pub(crate) fn peek(core: &Core, queue: &Arc<Queue>, most: usize) -> Result<Vec<Browsed>> {
     let mut dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
+    let since = dispatch.get().and_then(|dispatch| dispatch.waited_since(queue));
     let mut levels = dispatch.get_mut().map_or_else(Vec::new, |dispatch| {
         // After a rewind it is shown what the cursors will come to; during one, as it is.
         let _goes_on = dispatch.goes_on(queue);
@@ -156,20 +158,28 @@ pub(crate) fn peek(core: &Core, queue: &Arc<Queue>, most: usize) -> Result<Vec<B
     let mut found = Vec::new();
     for level in levels {
         if found.len() < most {
-            found.extend(ready_of(core, queue, level, most - found.len())?);
+            found.extend(ready_of(core, queue, level, since, most - found.len())?);
         }
     }
     Ok(found)
 }
 
 /// The next `most` ready messages of one level.
-fn ready_of(core: &Core, queue: &Queue, level: ReadyIn, most: usize) -> Result<Vec<Browsed>> {
+fn ready_of(
+    core: &Core,
+    queue: &Queue,
+    level: ReadyIn,
+    since: Option<Since>,
+    most: usize,
+) -> Result<Vec<Browsed>> {
     let ReadyIn { returned, mut reader } = level;
     let mut found = Vec::new();
     let limits = Limits::of(queue);
-    let stays = |ready: &Ready| limits.verdict(core, ready).is_none();
+    let waited = |ready: &Ready| since.is_some_and(|since| since.is_before(ready));
     for claim in returned {
-        found.extend(Some(claim.read(core)?).filter(stays).map(|ready| show(&ready)));
+        let ready = claim.read(core)?;
+        let stays = limits.verdict(core, &ready, || false).is_none();
+        found.extend(stays.then(|| show(&ready)));
     }
     let end = found.len().saturating_add(most);
     while found.len() < end {
@@ -181,7 +191,8 @@ fn ready_of(core: &Core, queue: &Queue, level: ReadyIn, most: usize) -> Result<V
             None
         };
         let Some(ready) = ready else { break };
-        found.extend(Some(ready).filter(stays).map(|ready| show(&ready)));
+        let stays = limits.verdict(core, &ready, || waited(&ready)).is_none();
+        found.extend(stays.then(|| show(&ready)));
     }
     // What fell due may stand before what came back.
     found.sort_by_key(|one: &Browsed| one.offset);

@@ -4,7 +4,11 @@ use std::{collections::VecDeque, time::Duration};
 
 use fanlog_segment_format::Offset;
 
-use super::{Claim, DeliveryTag, Ready, overdue::Looks};
+use super::{
+    Claim, DeliveryTag, Ready,
+    overdue::Looks,
+    waited::{Moments, Since},
+};
 use crate::ledger::queue_ledger::Amount;
 
 /// A message that was fetched.
@@ -33,6 +37,9 @@ pub(super) struct Hand {
     ahead: usize,
     looks: Looks,
     closed: bool,
+    /// Since when it has had credit; none while it has none.
+    since: Option<Since>,
+    moments: Moments,
 }
 
 /// Messages of which the counts are asked for together, at the most.
@@ -42,7 +49,7 @@ const AHEAD_MAX: usize = 256;
 const SETTLED_MAX: usize = 64;
 
 impl Hand {
-    pub(super) fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize, moments: Moments) -> Self {
         Self {
             limit,
             inbox: VecDeque::new(),
@@ -54,6 +61,8 @@ impl Hand {
             ahead: 1,
             looks: Looks::default(),
             closed: false,
+            since: moments.now(),
+            moments,
         }
     }
 
@@ -79,6 +88,7 @@ impl Hand {
     /// Takes nothing more; what it held, and what was in its inbox, goes back.
     pub(super) fn close(&mut self) -> (Vec<Claim>, VecDeque<Ready>) {
         self.closed = true;
+        self.since = None;
         self.outstanding = 0;
         self.bytes = 0;
         let held = self.held().collect();
@@ -89,6 +99,7 @@ impl Hand {
     /// Takes and hands out nothing more; what was in its inbox goes back.
     pub(super) fn stop(&mut self) -> VecDeque<Ready> {
         self.closed = true;
+        self.since = None;
         self.bytes = self.held().map(|claim| claim.amount().bytes).sum();
         std::mem::take(&mut self.inbox)
     }
@@ -98,6 +109,8 @@ impl Hand {
         let held = self.held().collect();
         self.held = VecDeque::new();
         (self.outstanding, self.bytes, self.asked) = (0, 0, 0);
+        // What comes again was somebody's.
+        self.since = self.moments.now();
         (held, std::mem::take(&mut self.inbox))
     }
 
@@ -124,6 +137,21 @@ impl Hand {
     pub(super) fn put(&mut self, ready: Ready) {
         self.bytes += ready.claim().amount().bytes;
         self.inbox.push_back(ready);
+        self.note_credit();
+    }
+
+    /// Since when it has had credit without a break, if it has any.
+    pub(super) fn since(&self) -> Option<Since> {
+        self.since
+    }
+
+    /// Its credit may have ended, or begun anew.
+    fn note_credit(&mut self) {
+        if self.credit() == 0 {
+            self.since = None;
+        } else if self.since.is_none() {
+            self.since = self.moments.now();
+        }
     }
 
     pub(super) fn has_mail(&self) -> bool {
@@ -183,6 +211,7 @@ impl Hand {
         let taken = claim.take_if(|claim| claim.in_transaction == in_transaction)?;
         self.outstanding -= 1;
         self.bytes -= taken.amount().bytes;
+        self.note_credit();
         self.leave_out_settled();
         Some(taken)
     }
@@ -204,6 +233,7 @@ impl Hand {
         kept.into_iter().rev().for_each(|held| self.held.push_front(held));
         self.outstanding -= settled.len();
         self.bytes -= settled.iter().map(|claim| claim.amount().bytes).sum::<u64>();
+        self.note_credit();
         self.leave_out_settled();
         (!settled.is_empty()).then_some(settled)
     }
@@ -248,6 +278,7 @@ impl Hand {
         }
         self.outstanding += 1;
         self.bytes += claim.amount().bytes;
+        self.note_credit();
     }
 
     /// Settles everything that is held, but what is in a transaction.
@@ -280,7 +311,7 @@ mod tests {
     }
 
     fn hand_with(messages: u64) -> Hand {
-        let mut hand = Hand::new(10);
+        let mut hand = Hand::new(10, Moments::none());
         (0..messages).for_each(|offset| hand.put(ready(offset)));
         while hand.fetch().is_some() {}
         hand
@@ -339,7 +370,7 @@ mod tests {
 
     #[test]
     fn tags_are_found_whatever_was_settled_between_them() {
-        let mut hand = Hand::new(1000);
+        let mut hand = Hand::new(1000, Moments::none());
         (0..400).for_each(|offset| hand.put(ready(offset)));
         while hand.fetch().is_some() {}
         let kept = |tag: u64| tag.is_multiple_of(7) || tag == 1;

@@ -17,6 +17,7 @@ use fanlog_segment_format::Offset;
 use super::{
     Claim, Dispatch, Ready,
     source::{Next, Source},
+    waited::Since,
 };
 use crate::{
     Result,
@@ -144,9 +145,17 @@ impl Limits {
         by_queue.into_iter().chain(own).min()
     }
 
-    /// Why a message leaves, if it does.
-    pub(super) fn verdict(self, core: &Core, ready: &Ready) -> Option<Reason> {
-        if self.expiry_us(ready).is_some_and(|expiry_us| expiry_us <= core.clock.wall_us()) {
+    /// Why a message leaves, if it does. `waited`: whether a consumer waited for it when it became
+    /// ready; then it does not expire.
+    pub(super) fn verdict(
+        self,
+        core: &Core,
+        ready: &Ready,
+        waited: impl FnOnce() -> bool,
+    ) -> Option<Reason> {
+        let is_over =
+            self.expiry_us(ready).is_some_and(|expiry_us| expiry_us <= core.clock.wall_us());
+        if is_over && !waited() {
             return Some(Reason::Expired);
         }
         let limit = self.delivery_limit?;
@@ -172,21 +181,18 @@ impl Dispatch {
         let messages_max = options.messages_max.unwrap_or(u64::MAX);
         let bytes_max = options.bytes_max.unwrap_or(u64::MAX);
         let mut leaving = Vec::new();
-        let mut level = 0;
-        self.source.levels(queue);
+        // Of the highest priority first: that is the head.
+        let mut level = self.source.levels(queue);
         while leaving.len() < TRIM_MAX {
             // What is not due is not ready, as far as the cursor has met it.
             let messages = ready.messages.saturating_sub(self.source.delayed());
             if messages <= messages_max && ready.bytes <= bytes_max {
                 break;
             }
-            // Of the lowest priority first.
-            let Some(head) = self.source.take_head(level, core, queue)? else {
-                level += 1;
-                if level < self.source.levels(queue) {
-                    continue;
-                }
-                break;
+            let Some(at) = level.checked_sub(1) else { break };
+            let Some(head) = self.source.take_head(at, core, queue)? else {
+                level = at;
+                continue;
             };
             ready = ready.less(head.amount());
             leaving.push((head, Reason::MaxLength));
@@ -217,15 +223,41 @@ impl Dispatch {
         sent.less(queue.settled()).less(held).less(waiting)
     }
 
-    /// Drops from the head what has expired. Says how many messages, and when the next one expires.
+    /// Drops from the head what has expired, and deals what a consumer waits for although its time is
+    /// over. Says how many messages were dropped, and when the next one expires.
     fn expire(&mut self, core: &Core, queue: &Arc<Queue>) -> Result<(usize, Option<u64>)> {
+        let (before, next_us, waited) = self.drop_expired(core, queue)?;
+        if !waited {
+            return Ok((before, next_us));
+        }
+        self.deal(core, queue)?;
+        // It may have kept others that nobody waits for.
+        let (behind, next_us, _) = self.drop_expired(core, queue)?;
+        Ok((before + behind, next_us))
+    }
+
+    /// Says how many messages that were, when the next one expires, and whether there is one that a
+    /// consumer waits for although its time is over.
+    fn drop_expired(
+        &mut self,
+        core: &Core,
+        queue: &Arc<Queue>,
+    ) -> Result<(usize, Option<u64>, bool)> {
         let limits = Limits::of(queue);
+        let since = self.waited_since(queue);
         let mut leaving = Vec::new();
         let mut next_us: Option<u64> = None;
+        let mut any_waited = false;
         for level in 0..self.source.levels(queue) {
             while leaving.len() < TRIM_MAX && !self.leaving.get().is_some_and(Leaving::is_full) {
-                let Some(head) = self.source.head(level, core, queue)? else { break };
-                let Some(reason) = limits.verdict(core, &head) else {
+                let Some((head, fresh)) = self.source.head(level, core, queue)? else { break };
+                let mut waited = false;
+                let verdict = limits.verdict(core, &head, || {
+                    waited = fresh && since.is_some_and(|since| since.is_before(&head));
+                    waited
+                });
+                let Some(reason) = verdict else {
+                    any_waited |= waited;
                     next_us = next_us.into_iter().chain(limits.expiry_us(&head)).min();
                     break;
                 };
@@ -237,7 +269,7 @@ impl Dispatch {
         if count > 0 {
             self.leaving.make().add(core, queue, leaving)?;
         }
-        Ok((count, next_us))
+        Ok((count, next_us, any_waited))
     }
 }
 
@@ -288,7 +320,8 @@ pub(crate) fn trim(core: &Core, queue: &Arc<Queue>) -> Result<(usize, Option<u64
     Ok((outdated + expired + dropped, next_us))
 }
 
-/// The next message to be dealt; what must not be dealt any more leaves.
+/// The next message to be dealt; what must not be dealt any more leaves. `since` tells since when
+/// somebody has had credit.
 ///
 /// # Errors
 ///
@@ -299,6 +332,7 @@ pub(super) fn next_to_deal(
     source: &mut Source,
     leaving: &mut OnDemand<Leaving>,
     limits: Limits,
+    since: &dyn Fn() -> Option<Since>,
 ) -> Result<Next> {
     let mut gone = Vec::new();
     let found = loop {
@@ -306,10 +340,13 @@ pub(super) fn next_to_deal(
             break Ok(Next::Nothing);
         }
         match source.next(core, queue) {
-            Ok(Next::Message(ready)) => match limits.verdict(core, &ready) {
-                Some(reason) => gone.push((ready.claim(), reason)),
-                None => break Ok(Next::Message(ready)),
-            },
+            Ok(Next::Message(ready, fresh)) => {
+                let waited = || fresh && since().is_some_and(|since| since.is_before(&ready));
+                match limits.verdict(core, &ready, waited) {
+                    Some(reason) => gone.push((ready.claim(), reason)),
+                    None => break Ok(Next::Message(ready, fresh)),
+                }
+            }
             other => break other,
         }
         if gone.len() >= MOVE_MAX {

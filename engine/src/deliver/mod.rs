@@ -34,6 +34,7 @@ mod roster;
 mod shared;
 mod sleepers;
 mod source;
+mod waited;
 
 use std::sync::{Arc, PoisonError};
 
@@ -63,6 +64,7 @@ use self::{
     leaving::{Leaving, Limits, next_to_deal},
     roster::Roster,
     source::{Next, Source},
+    waited::Since,
 };
 use crate::{Result, core::Core, ledger::queue_ledger::Amount, on_demand::OnDemand, queue::Queue};
 
@@ -158,6 +160,24 @@ impl Dispatch {
     fn give_back(&mut self, claim: Claim) {
         self.source.give_back(claim);
     }
+
+    /// Since when some consumer has had credit, if one has.
+    fn waited_since(&self, queue: &Queue) -> Option<Since> {
+        self.roster.get()?.waited_since(queue.options().single_active_consumer)
+    }
+
+    fn deal(&mut self, core: &Core, queue: &Arc<Queue>) -> Result<()> {
+        let Self { source, roster, leaving, .. } = self;
+        let Some(roster) = roster.get_mut() else { return Ok(()) };
+        let limits = Limits::of(queue);
+        let single = queue.options().single_active_consumer;
+        roster.deal(single, DEAL_MAX, |since| {
+            match next_to_deal(core, queue, source, leaving, limits, since)? {
+                Next::Message(ready, _) => Ok(Some(ready)),
+                Next::Waits | Next::Nothing => Ok(None),
+            }
+        })
+    }
 }
 
 /// Deals what is ready to consumers with credit, and wakes those that sleep.
@@ -172,12 +192,5 @@ pub(crate) fn deal(core: &Core, queue: &Arc<Queue>) -> Result<()> {
         return Ok(());
     }
     dispatch.shorten(core, queue)?;
-    let Dispatch { source, roster, leaving, .. } = dispatch;
-    let Some(roster) = roster.get_mut() else { return Ok(()) };
-    let limits = Limits::of(queue);
-    let single = queue.options().single_active_consumer;
-    roster.deal(single, DEAL_MAX, || match next_to_deal(core, queue, source, leaving, limits)? {
-        Next::Message(ready) => Ok(Some(ready)),
-        Next::Waits | Next::Nothing => Ok(None),
-    })
+    dispatch.deal(core, queue)
 }

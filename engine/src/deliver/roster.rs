@@ -11,7 +11,12 @@
 
 use std::sync::{Arc, MutexGuard};
 
-use super::{Ready, hand::Hand, shared::ConsumerShared};
+use super::{
+    Ready,
+    hand::Hand,
+    shared::ConsumerShared,
+    waited::{Since, earliest},
+};
 use crate::{Error, Result};
 
 /// The consumers of one queue.
@@ -21,6 +26,8 @@ pub(super) struct Roster {
     levels: Vec<Level>,
     /// Whoever was dealt to last, where only one is.
     active: Option<Arc<ConsumerShared>>,
+    /// When the one before it went, if there was one.
+    active_since: Option<Since>,
 }
 
 /// Consumers of one priority: neighbours in the roster.
@@ -79,6 +86,9 @@ impl Roster {
         else {
             return;
         };
+        if self.active().is_some_and(|active| std::ptr::eq(Arc::as_ptr(active), consumer)) {
+            self.active_since = Some(Since::now(&consumer.core));
+        }
         self.consumers.remove(at);
         self.active.take_if(|active| std::ptr::eq(Arc::as_ptr(active), consumer));
         let mut start = 0;
@@ -102,7 +112,7 @@ impl Roster {
     }
 
     /// Deals what `next` brings until it brings no more, nobody has credit, or `most` were dealt.
-    /// Wakes those that got any and sleep.
+    /// Wakes those that got any and sleep. `next` may ask since when somebody has had credit.
     ///
     /// # Errors
     ///
@@ -111,7 +121,7 @@ impl Roster {
         &mut self,
         single: bool,
         mut most: usize,
-        mut next: impl FnMut() -> Result<Option<Ready>>,
+        mut next: impl FnMut(&dyn Fn() -> Option<Since>) -> Result<Option<Ready>>,
     ) -> Result<()> {
         if single {
             return self.deal_to_active(most, next);
@@ -123,6 +133,9 @@ impl Roster {
         for level in &mut self.levels {
             let (hands, others) = rest.0.split_at_mut(level.consumers);
             let (fed, others_fed) = rest.1.split_at_mut(level.consumers);
+            let mut next = |own: &dyn Fn() -> Option<Since>| {
+                next(&|| earliest(others.iter().map(|hand| hand.since()).chain([own()])))
+            };
             outcome = level.deal(hands, fed, &mut most, &mut next);
             if !matches!(outcome, Ok(true)) {
                 break;
@@ -142,14 +155,15 @@ impl Roster {
     fn deal_to_active(
         &mut self,
         most: usize,
-        mut next: impl FnMut() -> Result<Option<Ready>>,
+        mut next: impl FnMut(&dyn Fn() -> Option<Since>) -> Result<Option<Ready>>,
     ) -> Result<()> {
-        let Some(active) = self.choose_active() else { return Ok(()) };
+        let Some(active) = self.choose_active().cloned() else { return Ok(()) };
         let mut hand = active.hand();
+        let active_since = self.active_since;
         let mut outcome = Ok(());
         let before = hand.outstanding();
         for _ in 0..hand.credit().min(most) {
-            match next() {
+            match next(&|| later(hand.since(), active_since)) {
                 Ok(Some(ready)) => hand.put(ready),
                 Ok(None) => break,
                 Err(error) => {
@@ -171,9 +185,22 @@ impl Roster {
         match &self.active {
             Some(active) if active.priority >= first.priority => {}
             Some(active) if active.hand().outstanding() > 0 => return None,
-            _ => self.active = Some(Arc::clone(first)),
+            before => {
+                if before.is_some() {
+                    self.active_since = Some(Since::now(&first.core));
+                }
+                self.active = Some(Arc::clone(first));
+            }
         }
         self.active.as_ref()
+    }
+
+    /// Since when some consumer has had credit, if one has; with a single active one, that one.
+    pub(super) fn waited_since(&self, single: bool) -> Option<Since> {
+        if single {
+            return later(self.active()?.hand().since(), self.active_since);
+        }
+        earliest(self.consumers.iter().map(|consumer| consumer.hand().since()))
     }
 
     /// Whoever gets everything, or would if there was anything.
@@ -182,19 +209,26 @@ impl Roster {
     }
 }
 
+/// Since when somebody has had credit who was let in at another moment.
+fn later(credit: Option<Since>, let_in: Option<Since>) -> Option<Since> {
+    credit.map(|credit| let_in.map_or(credit, |let_in| credit.latest(let_in)))
+}
+
 impl Level {
-    /// Deals to the hands of this priority; says whether there may be more.
+    /// Deals to the hands of this priority; says whether there may be more. `next` may ask
+    /// since when one of them has had credit.
     fn deal(
         &mut self,
         hands: &mut [MutexGuard<'_, Hand>],
         fed: &mut [bool],
         most: &mut usize,
-        next: &mut impl FnMut() -> Result<Option<Ready>>,
+        next: &mut impl FnMut(&dyn Fn() -> Option<Since>) -> Result<Option<Ready>>,
     ) -> Result<bool> {
         let mut credit = hands.iter().map(|hand| hand.credit()).sum::<usize>().min(*most);
         *most -= credit;
         while credit > 0 {
-            let Some(ready) = next()? else { return Ok(false) };
+            let since = || earliest(hands.iter().map(|hand| hand.since()));
+            let Some(ready) = next(&since)? else { return Ok(false) };
             // Someone has credit; at most one round finds them.
             while hands[self.turn % hands.len()].credit() == 0 {
                 self.turn += 1;

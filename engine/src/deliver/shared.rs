@@ -13,6 +13,7 @@ use event_listener::{Event, EventListener};
 
 use super::{
     Cancellation, Claim, ConsumerOptions, DeliveryTag, Dispatch, Ready, hand::Hand, overdue,
+    waited::Moments,
 };
 use crate::{Ack, Error, Result, core::Core, lifetime, queue::Queue};
 
@@ -54,7 +55,7 @@ impl ConsumerShared {
             priority: options.priority,
             exclusive: options.exclusive,
             for_one: false,
-            hand: Mutex::new(Hand::new(options.prefetch_limit() as usize)),
+            hand: Mutex::new(Hand::new(options.prefetch_limit() as usize, Moments::of(core))),
             cancelled: OnceLock::new(),
             asleep: AtomicBool::new(false),
             event: Event::new(),

@@ -18,7 +18,8 @@ const LEASE_HURRIED: u64 = 384;
 /// What comes next.
 #[derive(Debug)]
 pub(super) enum Next {
-    Message(Ready),
+    /// And whether it never was anybody's since the store was opened.
+    Message(Ready, bool),
     /// There is one, and the lease that covers it was asked for.
     Waits,
     Nothing,
@@ -136,20 +137,27 @@ impl Source {
         Ok((first, first.is_none() && due.is_some()))
     }
 
-    /// The next message of a level, whatever the lease: it stays the next.
+    /// The next message of a level, whatever the lease, and whether it never was anybody's: it stays
+    /// the next.
     ///
     /// # Errors
     ///
     /// If the log could not be read there.
-    pub(super) fn head(&mut self, at: usize, core: &Core, queue: &Queue) -> Result<Option<Ready>> {
-        match self.first_in(at, core, queue)? {
-            (Some(claim), _) => claim.read(core).map(Some),
-            (None, true) => Ok(self.readers[at].show_due(core, queue)),
+    pub(super) fn head(
+        &mut self,
+        at: usize,
+        core: &Core,
+        queue: &Queue,
+    ) -> Result<Option<(Ready, bool)>> {
+        let fresh = match self.first_in(at, core, queue)? {
+            (Some(claim), _) => return claim.read(core).map(|ready| Some((ready, false))),
+            (None, true) => self.readers[at].show_due(core, queue),
             (None, false) => {
                 let reader = &mut self.readers[at];
-                Ok(reader.peek(core, queue)?.and_then(|_| reader.show(core, queue)))
+                reader.peek(core, queue)?.and_then(|_| reader.show(core, queue))
             }
-        }
+        };
+        Ok(fresh.map(|ready| (ready, true)))
     }
 
     /// Takes the next message of a level, not to be handed out.
@@ -209,7 +217,7 @@ impl Source {
             {
                 let ready = claim.read(core)?;
                 self.take_back(level, first);
-                return Ok(Next::Message(ready));
+                return Ok(Next::Message(ready, false));
             }
         }
         let reader = &mut self.readers[at];
@@ -222,7 +230,7 @@ impl Source {
         let reader = &mut self.readers[at];
         let taken =
             if due.is_some() { reader.take_due(core, queue) } else { reader.take(core, queue) };
-        Ok(taken.map_or(Next::Nothing, Next::Message))
+        Ok(taken.map_or(Next::Nothing, |ready| Next::Message(ready, true)))
     }
 
     /// Whether a message may be handed out. Asks for a lease ahead of time.
