@@ -6,6 +6,9 @@
 //!
 //! What a full queue refuses is copied by its publisher, beside the message itself.
 //!
+//! The copy has no time to live of its own, else it could expire again where it comes to; what it had is in
+//! the history (`original-expiration`).
+//!
 //! M1. The copy of a message and the ack of the original stand in one batch.
 //! M2. A message goes in a circle only if somebody rejected it on the way round.
 
@@ -53,6 +56,7 @@ impl Letter {
             exchange,
             key: &key,
             time_us: core.clock.wall_us(),
+            ttl_us: ready.fields.expiry_us.map(|us| us.saturating_sub(ready.fields.time_us)),
         };
         let headers = ready.fields.headers.of(bytes);
         let (not_to, headers) = (cycling(headers, &death), with_death(headers, &death));
@@ -94,6 +98,7 @@ impl<'a> Refused<'a> {
             exchange: message.exchange,
             key: message.routing_key,
             time_us: core.clock.wall_us(),
+            ttl_us: message.expiry_us(0),
         };
         let not_to = cycling(message.headers, &death);
         let headers = with_death(message.headers, &death);

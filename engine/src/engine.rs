@@ -221,31 +221,46 @@ impl Engine {
         self.change(&[Change::DeleteExchange { name }])
     }
 
-    /// Declares a durable queue without limits. On return it is durable. No change if it exists
-    /// alike.
+    /// Declares a durable queue without limits, and returns its name. On return it is durable. No
+    /// change if it exists alike.
     ///
     /// # Errors
     ///
     /// As [`declare_queue_with`](Self::declare_queue_with).
-    pub fn declare_queue(&self, name: &str) -> Result<()> {
-        self.change(&[Change::declare_queue(name)])
+    pub fn declare_queue(&self, name: &str) -> Result<String> {
+        self.declare_queue_with(name, QueueOptions::plain())
     }
 
-    /// Declares a queue. On return its declaration is durable. No change if it exists with equal
-    /// options.
+    /// Declares a queue, and returns its name. On return its declaration is durable. No change if it
+    /// exists with equal options. `""` is another new queue each time, with a name that no other has:
+    /// `amq.gen-` and 22 letters, digits, `-` and `_`.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let engine = fanlog::Engine::open(dir.path(), fanlog::Config::default())?;
+    /// let replies = engine.declare_queue("")?;
+    /// engine.publisher().publish_confirmed(&fanlog::Message::new("", &replies, b"42"))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
     /// [`Error::Mismatch`] if it exists with other options: which, and both values; [`Error::Argument`]
-    /// for options that can't be; [`Error::Refused`] for a name that begins with `amq.`;
-    /// [`Error::Name`]. Nothing was changed then.
-    pub fn declare_queue_with(&self, name: &str, options: &QueueOptions) -> Result<()> {
-        self.change(&[Change::DeclareQueue { name, options }])
+    /// for options that can't be; [`Error::Refused`] for a new name that begins with `amq.`;
+    /// [`Error::Name`] for one that is too long. Nothing was changed then.
+    pub fn declare_queue_with(&self, name: &str, options: &QueueOptions) -> Result<String> {
+        if name.is_empty() {
+            return self.declare_without_name(options, Tables::check_shared);
+        }
+        self.change(&[Change::DeclareQueue { name, options }])?;
+        Ok(name.to_owned())
     }
 
     /// Declares a queue that belongs to whoever holds what is returned: nobody else consumes from it,
     /// purges or deletes it, and it is deleted when that is dropped, or when the store is opened
-    /// again. `options` are taken with [`exclusive`](QueueOptions::exclusive) set.
+    /// again. `options` are taken with [`exclusive`](QueueOptions::exclusive) set. `""` is a new queue
+    /// with a name of its own, which [`ExclusiveQueue::name`] tells, as for
+    /// [`declare_queue_with`](Self::declare_queue_with).
     ///
     /// # Errors
     ///
@@ -257,6 +272,11 @@ impl Engine {
     ) -> Result<ExclusiveQueue> {
         let core = &self.owner.core;
         let options = QueueOptions { exclusive: true, ..options.clone() };
+        if name.is_empty() {
+            let name = self.declare_without_name(&options, |_, _| Ok(()))?;
+            let queue = inspect::queue(core, &name)?;
+            return Ok(ExclusiveQueue::new(Arc::clone(core), queue));
+        }
         core.change_if(&[Change::DeclareQueue { name, options: &options }], |tables| {
             if tables.queue(name).is_err() {
                 return Ok(());
@@ -266,6 +286,26 @@ impl Engine {
         })?;
         let queue = inspect::queue(core, name)?;
         Ok(ExclusiveQueue::new(Arc::clone(core), queue))
+    }
+
+    fn declare_without_name(
+        &self,
+        options: &QueueOptions,
+        check: impl FnOnce(&Tables, &Change<'_>) -> Result<()>,
+    ) -> Result<String> {
+        options.validate()?;
+        let core = &self.owner.core;
+        core.check_writable()?;
+        let mut tables = core.tables.write().unwrap_or_else(PoisonError::into_inner);
+        check(&tables, &Change::DeclareQueue { name: "", options })?;
+        let name = tables.make_name(core.store, core.epoch);
+        let declare = Change::DeclareQueue { name: &name, options };
+        let number = core.place_changes(&mut tables, &[declare])?;
+        drop(tables);
+        if let Some(number) = number {
+            core.wait_for(&core.confirms, number, None)?;
+        }
+        Ok(name)
     }
 
     /// Deletes a queue with all its messages. Its consumers, also those that wait, get

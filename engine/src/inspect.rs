@@ -23,8 +23,8 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct TopologyView {
-    /// Exchanges, without the default one; of the predeclared ones (`amq.direct`, `amq.fanout`,
-    /// `amq.headers`, `amq.match`, `amq.topic`) those that have a binding.
+    /// Exchanges, without the default one, but with the predeclared ones: `amq.direct`,
+    /// `amq.fanout`, `amq.headers`, `amq.match`, `amq.topic`.
     pub exchanges: Vec<ExchangeView>,
     /// Queues.
     pub queues: Vec<QueueView>,

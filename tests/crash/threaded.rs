@@ -187,7 +187,7 @@ fn churn(
         let states = [unbound.clone(), with, unbound, topology(&stable)];
         for (step, next) in states.into_iter().enumerate() {
             let outcome = match step {
-                0 => engine.declare_queue("t"),
+                0 => engine.declare_queue("t").map(drop),
                 1 => engine.bind("t", "fan", ""),
                 2 => engine.unbind("t", "fan", ""),
                 _ => engine.delete_queue("t"),

@@ -62,13 +62,18 @@ fn names_that_are_empty_or_too_long() {
     for (name, words) in [("", "0 bytes long"), (long.as_str(), "256 bytes long")] {
         let declare = Change::DeclareExchange { name, kind: ExchangeKind::Fanout };
         let calls = [
-            call(|| engine.declare_queue(name)),
-            call(|| engine.declare_exclusive_queue(name, &options)),
+            call(|| engine.change(&[Change::declare_queue(name)])),
             call(|| engine.change(&[Change::declare_queue("good"), declare])),
             call(|| engine.declare_publisher(name)),
         ];
         refused(&machine, &engine, ErrorKind::Usage, words, &calls);
     }
+    // A queue that has none is given one.
+    let calls = [
+        call(|| engine.declare_queue(&long)),
+        call(|| engine.declare_exclusive_queue(&long, &QueueOptions::default())),
+    ];
+    refused(&machine, &engine, ErrorKind::Usage, "256 bytes long", &calls);
     let tag = ConsumerOptions { tag: long.clone(), ..ConsumerOptions::default() };
     let none = Table::new();
     let calls = [

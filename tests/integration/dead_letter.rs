@@ -434,3 +434,49 @@ fn run_down(machine: &Machine, engine: &Engine) -> fanlog::Result<()> {
     }
     Ok(())
 }
+
+/// The entry of a history that stands first: its `time` and `original-expiration`.
+fn newest(delivery: &Delivery) -> (u64, Option<String>) {
+    let headers = TableRef::new(delivery.headers()).unwrap();
+    let Some(Value::Array(deaths)) = headers.get("x-death") else { panic!("no history") };
+    let Some(Value::Table(death)) = deaths.iter().next() else { panic!("no entry") };
+    let Some(Value::Timestamp(time)) = death.get("time") else { panic!("no time") };
+    (time, death.get("original-expiration").map(|text| text.as_text().unwrap().to_owned()))
+}
+
+#[test]
+fn the_copy_has_no_time_of_its_own_and_its_history_tells_what_it_was() {
+    let (machine, engine) = with(&dead());
+    let message = Message::new("", "work", b"a").ttl(Duration::from_millis(1500));
+    engine.publisher().publish_confirmed(&message).unwrap();
+    machine.clock.advance(Duration::from_secs(2));
+    settle(&engine);
+    // It would be over there too.
+    machine.clock.advance(Duration::from_secs(100));
+    settle(&engine);
+    let letter = engine.get("dead").unwrap().unwrap();
+    assert_eq!(history(&letter), [entry("work", "expired", 1)]);
+    let (first_time, expiration) = newest(&letter);
+    assert_eq!(expiration.as_deref(), Some("1500"));
+    // The same again: the entry stays what it was, and is counted.
+    let again = Message::new("", "work", b"a").headers(letter.headers()).ttl(Duration::ZERO);
+    engine.publisher().publish_confirmed(&again).unwrap();
+    machine.clock.advance(Duration::from_secs(1));
+    pass(&machine, &engine);
+    let counted = engine.get("dead").unwrap().unwrap();
+    assert_eq!(history(&counted), [entry("work", "expired", 2)]);
+    assert_eq!(newest(&counted), (first_time, Some("1500".to_owned())));
+    // For another reason it is told as well; where there was none it is not.
+    let plain = Message::new("", "work", b"b");
+    for (message, told) in
+        [(plain.ttl(Duration::from_secs(9)), Some("9000".to_owned())), (plain, None)]
+    {
+        engine.publisher().publish_confirmed(&message).unwrap();
+        engine.get("work").unwrap().unwrap().nack(false).unwrap();
+        pass(&machine, &engine);
+        let letter = engine.get("dead").unwrap().unwrap();
+        assert_eq!(newest(&letter).1, told);
+        letter.ack().unwrap();
+    }
+    sound(&engine);
+}

@@ -14,8 +14,8 @@ use fanlog::{
 };
 
 use crate::support::{
-    self, Machine, consume, next, nothing, offsets, ready, settle, sound, start, texts, threaded,
-    unacked,
+    self, Machine, consume, declared, next, nothing, offsets, ready, settle, sound, start, texts,
+    threaded, unacked,
 };
 
 fn keeping(history: History) -> ExchangeOptions {
@@ -100,7 +100,7 @@ fn what_is_published_to_an_exchange_with_a_history_alone_is_stored() {
     let topology = engine.topology();
     assert_eq!(topology.queues.len(), 1);
     assert!(matches!(engine.queue("news"), Err(Error::NotFound { .. })));
-    assert_eq!(topology.exchanges[0].options, keeping(History::of_bytes(1 << 30)));
+    assert_eq!(declared(&engine)[0].options, keeping(History::of_bytes(1 << 30)));
 }
 
 #[test]
@@ -465,7 +465,7 @@ fn what_does_not_survive_a_restart_is_in_no_history_after_it() {
     engine.bind_from("late", "passing", "", &none, StartAt::Earliest).unwrap();
     holds(&engine, "late", &["a", "b", "transient"]);
     let engine = machine.power_cut().open();
-    assert_eq!(engine.topology().exchanges.len(), 1);
+    assert_eq!(declared(&engine).len(), 1);
     holds(&engine, "late", &["a", "b"]);
     engine.declare_queue("later").unwrap();
     bind_from(&engine, "later", "", StartAt::Earliest);
@@ -485,7 +485,7 @@ fn an_exchange_that_is_declared_anew_has_kept_nothing_yet() {
     // All or nothing: what was declared is taken back.
     let bind = Change::Bind { queue: "none", exchange: "news", routing_key: "" };
     assert!(matches!(engine.change(&[declare, bind]), Err(Error::NotFound { .. })));
-    assert!(engine.topology().exchanges.is_empty());
+    assert!(declared(&engine).is_empty());
     engine.change(&[declare]).unwrap();
     publish(&engine, "", "b");
     assert_eq!(bind_from(&engine, "late", "", StartAt::Earliest).messages, 1);

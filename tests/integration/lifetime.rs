@@ -236,9 +236,10 @@ fn an_exclusive_queue_is_its_owners_alone_and_goes_with_it() {
         engine.consume("mine", ConsumerOptions::default()).map(drop),
         engine.purge_queue("mine").map(drop),
         engine.delete_queue("mine"),
-        engine.declare_queue("mine"),
+        engine.declare_queue("mine").map(drop),
         engine.declare_exclusive_queue("mine", &plain()).map(drop),
-        engine.declare_queue_with("other", &QueueOptions { exclusive: true, ..plain() }),
+        engine.declare_queue_with("other", &QueueOptions { exclusive: true, ..plain() }).map(drop),
+        engine.declare_queue_with("", &QueueOptions { exclusive: true, ..plain() }).map(drop),
     ];
     for outcome in refused {
         assert!(matches!(outcome, Err(Error::Refused { .. })), "{outcome:?}");

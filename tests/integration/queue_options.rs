@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fanlog::{Change, Engine, Error, ErrorKind, Overflow, QueueOptions, Table};
 
-use crate::support::{Machine, settle};
+use crate::support::{Machine, publish, settle, sound, unacked};
 
 fn limited() -> QueueOptions {
     QueueOptions {
@@ -107,4 +107,44 @@ fn one_call_of_many_changes_compares_options_with_what_it_declared_before() {
     assert!(matches!(engine.change(&[plain, plain]), Err(Error::Mismatch { .. })));
     engine.change(&[Change::DeleteQueue { name: "q" }, plain]).unwrap();
     assert_eq!(options_of(&engine, "q"), QueueOptions::default());
+}
+
+#[test]
+fn a_queue_without_a_name_is_given_one_that_no_other_ever_has() {
+    let mut machine = Machine::new();
+    let mut engine = machine.open();
+    let mut names = std::collections::BTreeSet::new();
+    let options = QueueOptions { messages_max: Some(3), ..QueueOptions::default() };
+    for _ in 0..3 {
+        for _ in 0..5 {
+            let name = engine.declare_queue("").unwrap();
+            let digits = name.strip_prefix("amq.gen-").unwrap();
+            let plain = |digit: char| digit.is_ascii_alphanumeric() || "-_".contains(digit);
+            assert!(digits.len() == 22 && digits.chars().all(plain), "{name}");
+            publish(&engine, &name, b"a");
+            assert_eq!(unacked(&engine, &name), ["a"]);
+            // It is there: declaring it is no change, and it goes like any other.
+            assert_eq!(engine.declare_queue(&name).unwrap(), name);
+            engine.delete_queue(&name).unwrap();
+            assert!(engine.declare_queue(&name).is_err(), "nobody else gives such a name");
+            assert!(names.insert(name));
+        }
+        let limited = engine.declare_queue_with("", &options).unwrap();
+        assert_eq!(engine.queue(&limited).unwrap().options, options);
+        assert!(names.insert(limited));
+        let own = engine.declare_exclusive_queue("", &options).unwrap();
+        assert!(own.name().starts_with("amq.gen-"));
+        assert!(engine.queue(own.name()).unwrap().options.exclusive);
+        assert!(names.insert(own.name().to_owned()));
+        sound(&engine);
+        machine = machine.power_cut();
+        engine = machine.open();
+    }
+    // What can't be takes no name, and leaves none that could be declared.
+    let wrong = QueueOptions { priority_max: Some(0), ..QueueOptions::default() };
+    assert!(engine.declare_queue_with("", &wrong).is_err());
+    let exclusive = QueueOptions { exclusive: true, ..QueueOptions::default() };
+    assert!(engine.declare_queue_with("", &exclusive).is_err());
+    assert!(engine.topology().queues.iter().all(|queue| names.contains(&queue.name)));
+    sound(&engine);
 }

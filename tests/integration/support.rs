@@ -16,7 +16,7 @@ use std::{
 };
 
 use fanlog::{
-    Config, Consumer, ConsumerOptions, Delivery, Engine, Message, Result,
+    Config, Consumer, ConsumerOptions, Delivery, Engine, ExchangeView, Message, Result,
     clock::{ManualClock, SystemClock},
     storage::{CrashMode, MemoryStorage, Storage},
 };
@@ -100,6 +100,12 @@ pub(crate) fn small() -> Config {
 pub(crate) fn threaded() -> Engine {
     let storage = Arc::new(MemoryStorage::new());
     Engine::open_on(storage, Arc::new(SystemClock::new()), small()).unwrap()
+}
+
+/// Exchanges but those that are always there.
+pub(crate) fn declared(engine: &Engine) -> Vec<ExchangeView> {
+    let exchanges = engine.topology().exchanges.into_iter();
+    exchanges.filter(|exchange| !exchange.name.starts_with("amq.")).collect()
 }
 
 /// A machine with one queue, `jobs`, and its engine.

@@ -18,12 +18,20 @@ fn been_in(deaths: &[Death], queue: &str, reason: Reason) -> Vec<String> {
     names
 }
 
-/// A history with one more death: again for the same reason is counted.
-fn with_death(deaths: &[Death], queue: &str, reason: Reason) -> Vec<Death> {
+/// The history of a message with one more death: again for the same reason is counted.
+fn with_death(entry: &Entry, queue: &str, reason: Reason) -> Vec<Death> {
     let same = |death: &&Death| death.queue == queue && death.reason == reason;
-    let count = deaths.iter().find(same).map_or(0, |death| death.count);
-    let newest = Death { queue: queue.to_owned(), reason, count: count + 1 };
-    let others = deaths.iter().filter(|death| !same(death)).cloned();
+    let first = || Death {
+        queue: queue.to_owned(),
+        reason,
+        count: 0,
+        expiration: entry
+            .expiry
+            .map(|expiry| expiry.saturating_sub(entry.published).as_millis().to_string()),
+    };
+    let before = entry.deaths.iter().find(same).cloned().unwrap_or_else(first);
+    let newest = Death { count: before.count + 1, ..before };
+    let others = entry.deaths.iter().filter(|death| !same(death)).cloned();
     std::iter::once(newest).chain(others).collect()
 }
 
@@ -57,7 +65,7 @@ impl Broker {
             key: key.clone(),
             since: self.now(),
             expiry: None,
-            deaths: with_death(&entry.deaths, from, reason),
+            deaths: with_death(entry, from, reason),
             flag: Flag::No,
             returns: 0,
             at: At::Queue,

@@ -57,6 +57,9 @@ pub(crate) fn deaths(headers: &[u8]) -> Vec<Death> {
             queue: text("queue").to_owned(),
             reason: reasons.into_iter().find(|one| one.name() == text("reason")).unwrap(),
             count: death.get("count").and_then(Value::as_integer).unwrap(),
+            expiration: death
+                .get("original-expiration")
+                .map(|text| text.as_text().unwrap().to_owned()),
         }
     };
     deaths.iter().map(of).collect()

@@ -61,6 +61,8 @@ pub(crate) struct Death {
     pub(crate) queue: String,
     pub(crate) reason: Reason,
     pub(crate) count: i64,
+    /// Milliseconds that it brought as its own time to live.
+    pub(crate) expiration: Option<String>,
 }
 
 /// A message in a queue. Its times count from the beginning.

@@ -115,11 +115,27 @@ pub(crate) struct Lead {
 }
 
 /// Exchanges and all bindings.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Topology {
     pub(crate) exchanges: BTreeMap<String, Exchange>,
     pub(crate) bindings: BTreeSet<Binding>,
     pub(crate) leads: BTreeSet<Lead>,
+}
+
+impl Default for Topology {
+    /// With the exchanges that are always there.
+    fn default() -> Self {
+        let kinds = [
+            ("amq.direct", ExchangeKind::Direct),
+            ("amq.fanout", ExchangeKind::Fanout),
+            ("amq.headers", ExchangeKind::Headers),
+            ("amq.match", ExchangeKind::Headers),
+            ("amq.topic", ExchangeKind::Topic),
+        ];
+        let exchange = |kind| Exchange { kind, options: ExchangeOptions::default() };
+        let exchanges = kinds.map(|(name, kind)| (name.to_owned(), exchange(kind)));
+        Self { exchanges: exchanges.into(), bindings: BTreeSet::new(), leads: BTreeSet::new() }
+    }
 }
 
 impl Topology {

@@ -102,7 +102,7 @@ fn told_everyone(world: &World) -> Result<(), String> {
     let refused = [
         publisher.publish(&Message::new("", "a", b"late")).map(drop).map_err(kind),
         publisher.publish_confirmed(&Message::new("", "a", b"late")).map(drop).map_err(kind),
-        engine.declare_queue("late").map_err(kind),
+        engine.declare_queue("late").map(drop).map_err(kind),
         engine.checkpoint().map_err(kind),
         engine.consume("a", fanlog::ConsumerOptions::default()).map(drop).map_err(kind),
     ];

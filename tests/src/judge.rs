@@ -81,8 +81,10 @@ pub fn compare(engine: &Engine, model: &mut Model, bounds: Bounds) -> Result<See
 
 fn settle_topology(engine: &Engine, model: &mut Model) -> Result<(), String> {
     let view = engine.topology();
+    // Those that are always there are in no model.
+    let exchanges = view.exchanges.iter().filter(|found| !found.name.starts_with("amq."));
     let exchanges: BTreeMap<String, ExchangeKind> =
-        view.exchanges.iter().map(|found| (found.name.clone(), found.kind)).collect();
+        exchanges.map(|found| (found.name.clone(), found.kind)).collect();
     if let Some(other) =
         view.queues.iter().find(|found| found.options != queue_options(&found.name))
     {

@@ -2,8 +2,9 @@
 //! as `RabbitMQ` writes them.
 //!
 //! Each entry of `x-death` is a table: `count`, `reason`, `queue`, `time`, `exchange`,
-//! `routing-keys`; the latest stands first. Leaving the same queue for the same reason again raises
-//! the count.
+//! `routing-keys`, and `original-expiration` if the message had a time of its own, which its copy has
+//! not; the latest stands first. Leaving the same queue for the same reason again raises the count of
+//! the entry that there is, and leaves the rest of it.
 
 use fanlog_segment_format::table::{Array, Table, TableRef, Value};
 
@@ -45,6 +46,8 @@ pub(super) struct Death<'a> {
     pub(super) exchange: &'a str,
     pub(super) key: &'a str,
     pub(super) time_us: u64,
+    /// The time to live that it brought.
+    pub(super) ttl_us: Option<u64>,
 }
 
 fn deaths(headers: TableRef<'_>) -> Vec<TableRef<'_>> {
@@ -84,11 +87,8 @@ pub(super) fn with_death(headers: &[u8], death: &Death<'_>) -> Vec<u8> {
     let same = |old: &TableRef<'_>| {
         text(*old, "queue") == death.queue && text(*old, "reason") == death.reason.name()
     };
-    let count = before.iter().position(same).map_or(0, |at| {
-        let old = before.remove(at);
-        old.get("count").and_then(Value::as_integer).unwrap_or(0)
-    });
-    let newest = entry(death, count.saturating_add(1));
+    let again = before.iter().position(same).and_then(|at| counted(before.remove(at)));
+    let newest = again.unwrap_or_else(|| entry(death));
     let whole = assemble(headers, table, &newest, &before, death);
     // Headers have a limit: what does not fit gives way to the history, and then older deaths.
     let whole = whole.or_else(|| assemble(&[], TableRef::default(), &newest, &before, death));
@@ -96,16 +96,32 @@ pub(super) fn with_death(headers: &[u8], death: &Death<'_>) -> Vec<u8> {
     whole.unwrap_or_default().as_bytes().to_vec()
 }
 
-fn entry(death: &Death<'_>, count: i64) -> Table {
+/// An entry that there is, counted once more; `None` if it is none that the engine made.
+fn counted(old: TableRef<'_>) -> Option<Table> {
+    let count = old.get("count")?.as_integer()?.saturating_add(1);
+    let mut table = Table::new();
+    for (key, value) in old {
+        let value = if key == "count" { Value::I64(count) } else { value };
+        table.try_push(key, value).ok()?;
+    }
+    Some(table)
+}
+
+fn entry(death: &Death<'_>) -> Table {
     let mut keys = Vec::new();
     Array::push(&mut keys, death.key);
-    Table::new()
-        .with("count", count)
+    let table = Table::new()
+        .with("count", 1_i64)
         .with("reason", death.reason.name())
         .with("queue", death.queue)
         .with("time", Value::Timestamp(death.time_us / 1_000_000))
         .with("exchange", death.exchange)
-        .with("routing-keys", Value::Array(Array::new(&keys).unwrap_or_default()))
+        .with("routing-keys", Value::Array(Array::new(&keys).unwrap_or_default()));
+    match death.ttl_us {
+        // Milliseconds as text: that is how an AMQP client gave it.
+        Some(ttl_us) => table.with("original-expiration", (ttl_us / 1000).to_string().as_str()),
+        None => table,
+    }
 }
 
 /// `None` if it is too large.
@@ -147,7 +163,7 @@ mod tests {
     use super::*;
 
     fn death(queue: &str, reason: Reason) -> Death<'_> {
-        Death { queue, reason, exchange: "e", key: "k", time_us: 5_000_001 }
+        Death { queue, reason, exchange: "e", key: "k", time_us: 5_000_001, ttl_us: None }
     }
 
     fn history(headers: &[u8]) -> Vec<(String, String, i64)> {
@@ -181,6 +197,26 @@ mod tests {
         let first = deaths(table)[0];
         assert_eq!(first.get("time"), Some(Value::Timestamp(5)));
         assert_eq!((text(first, "exchange"), first.iter().count()), ("e", 6));
+    }
+
+    #[test]
+    fn an_entry_that_is_counted_again_stays_what_it_was_and_a_time_of_its_own_is_told() {
+        let first = Death { ttl_us: Some(1_500_999), ..death("a", Reason::Expired) };
+        let headers = with_death(&[], &first);
+        let again = Death {
+            exchange: "dlx",
+            key: "dead",
+            time_us: 9_000_000,
+            ..death("a", Reason::Expired)
+        };
+        let headers = with_death(&headers, &again);
+        let table = TableRef::new(&headers).unwrap();
+        let found = deaths(table)[0];
+        assert_eq!(found.get("count"), Some(Value::I64(2)));
+        assert_eq!(found.get("time"), Some(Value::Timestamp(5)));
+        assert_eq!((text(found, "exchange"), text(found, "original-expiration")), ("e", "1500"));
+        assert_eq!((deaths(table).len(), found.iter().count()), (1, 7));
+        assert_eq!(table.get("x-last-death-exchange").and_then(Value::as_text), Some("dlx"));
     }
 
     #[test]

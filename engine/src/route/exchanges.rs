@@ -53,11 +53,6 @@ impl Tables {
         }
     }
 
-    /// Whether an exchange is there by itself, and nobody has made use of it.
-    pub(super) fn is_unused_predeclared(id: ExchangeId, exchange: &Exchange) -> bool {
-        id >= FIRST_PREDECLARED && exchange.rules.is_empty() && exchange.sources.is_empty()
-    }
-
     pub(super) fn declare_exchange(
         &mut self,
         name: &str,

@@ -25,6 +25,7 @@ mod recover;
 mod resolve;
 mod routes;
 mod rules;
+mod server_named;
 #[cfg(test)]
 mod tests;
 mod undo;
@@ -122,6 +123,10 @@ pub(crate) struct Tables {
     /// Those of transient messages: each opening begins with none.
     transient_routes: Routes,
     pub(crate) next: NextIds,
+    /// A reserved name that was made up, and may be declared.
+    granted: Option<String>,
+    /// Names made up since the store was opened.
+    names_made: u64,
     /// How to take back what the call under way has changed so far.
     undo: Vec<Undo>,
 }

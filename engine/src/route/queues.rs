@@ -40,7 +40,9 @@ impl Tables {
         if let Some(id) = self.queue_ids.get(name) {
             return self.options(*id).check_same(name, options);
         }
-        check_not_reserved("queue", name)?;
+        if self.granted.take().is_none_or(|granted| granted != name) {
+            check_not_reserved("queue", name)?;
+        }
         let id = QueueId(take_id(&mut self.next.queue, "queue")?);
         let group = GroupId(take_id(&mut self.next.group, "binding group")?);
         records.push(&Control::QueueDeclare {

@@ -18,14 +18,11 @@ pub(crate) struct Binding {
 }
 
 impl Tables {
-    /// Exchanges by name, without the default one and those that are there by themselves and not
-    /// bound.
+    /// Exchanges by name, without the default one.
     pub(crate) fn list_exchanges(&self) -> Vec<(Arc<str>, ExchangeKind, ExchangeOptions)> {
-        let exchanges =
-            self.exchanges.iter().filter(|(id, found)| !Self::is_unused_predeclared(**id, found));
         let view =
             |found: &Exchange| (Arc::clone(&found.name), found.kind, found.options().clone());
-        let mut list: Vec<_> = exchanges.map(|(_, found)| view(found)).collect();
+        let mut list: Vec<_> = self.exchanges.values().map(view).collect();
         list.sort_by(|a, b| a.0.cmp(&b.0));
         list
     }

@@ -41,7 +41,7 @@ impl World {
             next.queues.insert(name.to_owned(), self.model.new_queue(name));
         }
         self.alter(&format!("declare queue {name}"), next, |engine| {
-            engine.declare_queue_with(name, &queue_options(name))
+            engine.declare_queue_with(name, &queue_options(name)).map(drop)
         })
     }
 
