@@ -1,15 +1,21 @@
 //! Verifies a whole store. Tests, the command line and operators all call it.
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use fanlog_segment_format::Offset;
+use fanlog_segment_format::QueueId;
 
 use crate::{
-    Config, Cut, Engine, Error, Result, browse::Browser, core::Core, error::ErrorKind,
-    ledger::queue_ledger::Amount, log::segment::Segment, queue::Queue, recovery,
+    Config, Cut, Engine, Error, Result,
+    core::Core,
+    error::ErrorKind,
+    ledger::{queue_ledger::Amount, recount::Shares},
+    log::{sealed::SealedReader, segment::Segment},
+    queue::Queue,
+    recovery,
 };
 
 /// How far a check has come.
@@ -38,7 +44,8 @@ pub struct Report {
     /// Bytes of files read.
     pub bytes: u64,
     /// Segments of which it is not known how much of them is acked, as something in them is damaged or
-    /// was: they are kept, and counted anew when the store is opened again.
+    /// was: they are kept. Those that can be read are counted anew soon, one after the other; others
+    /// when the store is opened again.
     pub uncounted: u64,
     /// Torn tails: not damage; opening the store for writing cuts them.
     pub cuts: Vec<Cut>,
@@ -119,27 +126,23 @@ pub(crate) fn check(core: &Arc<Core>, progress: &mut dyn FnMut(Progress)) -> Res
     let segments = core.log.segments();
     let bytes_total = segments.iter().map(|segment| segment.header.file_bytes).sum();
     let mut told = Progress { bytes_done: 0, bytes_total };
+    let mut damaged = Vec::new();
     for segment in &segments {
         progress(told);
         report.segments += 1;
         report.bytes += segment.header.file_bytes;
+        let problems = report.problems.len();
         if segment.is_sealed() {
             check_sealed(core, segment, &mut report)?;
         } else {
             check_unsealed(core, segment, &mut report)?;
         }
+        damaged.push(report.problems.len() > problems);
         told.bytes_done += segment.header.file_bytes;
     }
     progress(told);
     check_order(core, &segments, &mut report);
-    for segment in &segments {
-        check_count(core, segment, &mut report)?;
-    }
-    let queues: Vec<Arc<Queue>> = core.ledger().queues().cloned().collect();
-    for queue in queues {
-        report.queues += 1;
-        check_depth(core, &queue, &mut report)?;
-    }
+    recount(core, &segments, &damaged, &mut report)?;
     Ok(report)
 }
 
@@ -194,11 +197,28 @@ fn check_sealed(core: &Core, segment: &Arc<Segment>, report: &mut Report) -> Res
             report.problems.push(Problem { path, position, text });
         }
     }
+    check_listed_once(&reader, &path, report);
     for problem in reader.check_batches() {
         report.problems.push(problem);
     }
     report.batches += u64::from(footer.batches());
     Ok(())
+}
+
+/// No message of a segment goes to anybody twice.
+fn check_listed_once(reader: &SealedReader, path: &Path, report: &mut Report) {
+    let footer = reader.footer();
+    let mut listed = vec![false; footer.messages() as usize];
+    for at in 0..footer.routes() {
+        for nth in 0..footer.route(at).messages {
+            let number = footer.route_message(at, nth);
+            let twice = listed.get_mut(number as usize).map(|seen| std::mem::replace(seen, true));
+            if twice == Some(true) {
+                let text = format!("message {} is listed twice", footer.offset_of(number));
+                report.problems.push(Problem { path: path.to_owned(), position: 0, text });
+            }
+        }
+    }
 }
 
 /// Batches of the unsealed part, read from the file and compared with their index.
@@ -230,55 +250,88 @@ fn check_order(core: &Core, segments: &[Arc<Segment>], report: &mut Report) {
     }
 }
 
-/// Recounts what is outstanding in a segment by looking at every message in it.
-fn check_count(core: &Core, segment: &Arc<Segment>, report: &mut Report) -> Result<()> {
-    let _settled = core.keeper.settle(core);
-    report.uncounted += u64::from(!segment.is_empty() && !core.ledger().is_counted(segment.id()));
-    let compared = core.ledger().miscount(&core.log, segment);
-    if let Some(Some((counted, found))) = note(compared, report)? {
-        report.problems.push(Problem {
-            path: core.storage.path(&segment.name),
-            position: 0,
-            text: format!(
+/// Recounts what is outstanding in each segment, and in each queue: each segment is looked through once,
+/// for all queues. Returns how much was looked at.
+fn recount(
+    core: &Core,
+    segments: &[Arc<Segment>],
+    damaged: &[bool],
+    report: &mut Report,
+) -> Result<u64> {
+    let mut found = Found::default();
+    let mut looks = 0;
+    for (segment, damaged) in segments.iter().zip(damaged) {
+        let _settled = core.keeper.settle(core);
+        let counted = core.ledger().counted(segment.id());
+        report.uncounted +=
+            u64::from(!segment.is_empty() && !core.ledger().is_counted(segment.id()));
+        let shares = Shares::of(&core.log, segment, |groups| core.ledger().holders_of(groups));
+        let Some(shares) = note(shares, report)? else {
+            // Nothing says whose its messages are.
+            found.incomplete = true;
+            continue;
+        };
+        looks += shares.looks;
+        let left = shares.left();
+        if let Some(counted) = counted.filter(|counted| counted.messages != left.messages) {
+            let text = format!(
                 "{} outstanding messages are counted, there are {}",
-                counted.messages, found.messages,
-            ),
-        });
-    }
-    Ok(())
-}
-
-/// Recounts a queue by looking at every message that is stored.
-fn check_depth(core: &Arc<Core>, queue: &Arc<Queue>, report: &mut Report) -> Result<()> {
-    let mut found = Amount::default();
-    let mut last: Option<Offset> = None;
-    for message in Browser::new(Arc::clone(core), Arc::clone(queue)) {
-        let Some(message) = note(message, report)? else { return Ok(()) };
-        if last.is_some_and(|last| last >= message.offset) {
-            let text = format!("queue {}: offset {} twice", queue.name, message.offset);
-            let path = core.storage.path("");
+                counted.messages, left.messages,
+            );
+            let path = core.storage.path(&segment.name);
             report.problems.push(Problem { path, position: 0, text });
         }
-        last = Some(message.offset);
-        if message.damage.is_some() {
-            // Its size is not known, so neither is the sum; the damage is reported above.
-            return Ok(());
-        }
-        if !message.acked {
-            let bytes = message.payload.len() as u64;
-            found = found.plus(Amount { messages: 1, bytes });
-        }
+        found.add(&shares, *damaged);
     }
-    let depth = core.ledger().depth(queue);
-    if depth != found {
-        report.problems.push(Problem {
-            path: core.storage.path(""),
-            position: 0,
-            text: format!(
-                "queue {} should hold {} messages of {} bytes, found {} of {}",
-                queue.name, depth.messages, depth.bytes, found.messages, found.bytes,
-            ),
-        });
+    let queues: Vec<Arc<Queue>> = core.ledger().queues().cloned().collect();
+    for queue in queues {
+        report.queues += 1;
+        check_depth(core, &queue, &found, report);
     }
-    Ok(())
+    Ok(looks)
 }
+
+/// What was found of each queue.
+#[derive(Default)]
+struct Found {
+    queues: HashMap<QueueId, InQueue>,
+    /// Of some segments it is not known.
+    incomplete: bool,
+}
+
+#[derive(Clone, Copy, Default)]
+struct InQueue {
+    left: Amount,
+    /// The sizes of damaged messages are not known, so neither is the sum.
+    damaged: bool,
+}
+
+impl Found {
+    fn add(&mut self, shares: &Shares, damaged: bool) {
+        for share in &shares.of {
+            let queue = self.queues.entry(share.queue.id).or_default();
+            queue.left = queue.left.plus(share.got.left);
+            queue.damaged |= damaged;
+        }
+    }
+}
+
+/// Compares a queue's depth with what was found.
+fn check_depth(core: &Core, queue: &Queue, found: &Found, report: &mut Report) {
+    let InQueue { left, damaged } = found.queues.get(&queue.id).copied().unwrap_or_default();
+    let depth = core.ledger().depth(queue);
+    if found.incomplete || damaged || depth == left {
+        return;
+    }
+    report.problems.push(Problem {
+        path: core.storage.path(""),
+        position: 0,
+        text: format!(
+            "queue {} should hold {} messages of {} bytes, found {} of {}",
+            queue.name, depth.messages, depth.bytes, left.messages, left.bytes,
+        ),
+    });
+}
+
+#[cfg(test)]
+mod tests;

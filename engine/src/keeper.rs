@@ -20,6 +20,7 @@ use crate::{
     checkpoint::{Checkpoints, Kept},
     commit::is_out_of_space,
     core::Core,
+    count_anew::CountAnew,
     deliver::overdue,
     drop_routes::drop_routes,
     error::FileOp,
@@ -47,6 +48,7 @@ pub(crate) struct Keeper {
     pub(crate) retired: Retired,
     pub(crate) copying: Copying,
     pub(crate) rewriter: Rewriter,
+    count_anew: CountAnew,
     /// Whose turn it is: that of rewriting, or of preparing segments.
     rewrites: AtomicBool,
     pub(crate) oldest: OldestSeen,
@@ -76,6 +78,7 @@ impl Keeper {
             retired: Retired::default(),
             copying: Copying::default(),
             rewriter: Rewriter::default(),
+            count_anew: CountAnew::default(),
             rewrites: AtomicBool::new(false),
             oldest: OldestSeen::default(),
             stepping: Mutex::default(),
@@ -185,7 +188,7 @@ pub(crate) enum Did {
     Work,
     /// Prepared a piece of a segment: to be paced while the log is busy.
     Prepared,
-    /// Did a piece of a rewrite: likewise.
+    /// Did a piece of a rewrite, or counted a segment anew: likewise.
     Rewrote,
 }
 
@@ -199,8 +202,8 @@ pub(crate) enum Did {
 pub(crate) fn step(core: &Core) -> Result<Did> {
     core.alarms.ring(core);
     let _only = core.keeper.hold_still();
-    let pieces: [fn(&Core) -> Result<Did>; 6] =
-        [seal_full, give_back, write_checkpoint, go_on, keep_limits, prepare];
+    let pieces: [fn(&Core) -> Result<Did>; 7] =
+        [seal_full, give_back, write_checkpoint, go_on, keep_limits, count_anew, prepare];
     let mut full = None;
     for piece in pieces {
         match piece(core) {
@@ -244,6 +247,12 @@ fn go_on(core: &Core) -> Result<Did> {
 fn keep_limits(core: &Core) -> Result<Did> {
     let overdue = overdue::step(core);
     Ok(did(limits::step(core) || overdue))
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "it is one of the pieces")]
+fn count_anew(core: &Core) -> Result<Did> {
+    let counted = core.keeper.count_anew.step(core);
+    Ok(if counted { Did::Rewrote } else { Did::Nothing })
 }
 
 fn prepare(core: &Core) -> Result<Did> {

@@ -19,6 +19,7 @@ mod commit;
 mod config;
 mod confirm;
 mod core;
+mod count_anew;
 mod dead_letter;
 mod delete_queue;
 mod deliver;

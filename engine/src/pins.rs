@@ -17,7 +17,7 @@ use crate::{
     core::Core,
     inspect,
     ledger::{
-        count::{self, Listing},
+        count::{self, Listing, Places, Whole, routes_in},
         live::SegmentCount,
         queue_ledger::{Amount, How},
     },
@@ -266,19 +266,6 @@ struct Share {
     oldest: Offset,
 }
 
-/// A route in a segment: where it is listed, each with its place in the list of the listing's routes.
-type Places<'a> = Vec<(&'a Listing, u32)>;
-
-fn routes_in(listings: &[Listing]) -> BTreeMap<RouteId, Places<'_>> {
-    let mut routes: BTreeMap<RouteId, Places<'_>> = BTreeMap::new();
-    for listing in listings {
-        for at in 0..listing.routes() {
-            routes.entry(listing.route(at).0).or_default().push((listing, at));
-        }
-    }
-    routes
-}
-
 /// Those who have most left of a segment, at most so many, and how many others have anything.
 ///
 /// Of very many queues only sums are made: for those alone that are told it is looked which message
@@ -324,13 +311,7 @@ fn routed_to(
     let mut sums: HashMap<QueueId, (Arc<Queue>, Amount)> = HashMap::new();
     for (&route, places) in routes {
         let Some(groups) = core.log.route_groups(route) else { continue };
-        let mut whole = Amount::default();
-        let (mut first, mut end) = (u64::MAX, 0);
-        for (listing, at) in places {
-            whole = whole.plus(listing.route(*at).1);
-            let offsets = listing.offsets();
-            (first, end) = (offsets.0.min(first), offsets.1.max(end));
-        }
+        let Whole { amount: whole, first, end } = Whole::of(places);
         let queues = core.ledger().holders_of(&groups);
         for queue in queues {
             let ranges = {

@@ -2,11 +2,11 @@
 //!
 //! Pure reading of footers and indexes; no lock of the ledger is needed.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use fanlog_segment_format::{GroupId, Offset, RouteId, checkpoint::MemberEntry};
 
-use super::queue_ledger::{Amount, ranges_of};
+use super::queue_ledger::{Amount, QueueLedger, ranges_of};
 use crate::{
     Result,
     log::{Log, index::BatchIndex, sealed::SealedReader, segment::Segment, view::View},
@@ -126,6 +126,106 @@ pub(crate) fn listings(log: &Log, segment: &Arc<Segment>) -> Result<Vec<Listing>
         }
     }
     Ok(log.reader(segment)?.map(Listing::Sealed).into_iter().collect())
+}
+
+/// A route in a segment: where it is listed, each with its place in the list of the listing's routes.
+pub(crate) type Places<'a> = Vec<(&'a Listing, u32)>;
+
+/// The routes of these listings, each once.
+pub(crate) fn routes_in(listings: &[Listing]) -> BTreeMap<RouteId, Places<'_>> {
+    let mut routes: BTreeMap<RouteId, Places<'_>> = BTreeMap::new();
+    for listing in listings {
+        for at in 0..listing.routes() {
+            routes.entry(listing.route(at).0).or_default().push((listing, at));
+        }
+    }
+    routes
+}
+
+/// All that is listed of a route, and the offsets that its listings stand for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Whole {
+    pub(crate) amount: Amount,
+    pub(crate) first: u64,
+    pub(crate) end: u64,
+}
+
+impl Whole {
+    pub(crate) fn of(places: &Places<'_>) -> Self {
+        let mut whole = Self { amount: Amount::default(), first: u64::MAX, end: 0 };
+        for (listing, at) in places {
+            let (first, end) = listing.offsets();
+            whole.amount = whole.amount.plus(listing.route(*at).1);
+            (whole.first, whole.end) = (whole.first.min(first), whole.end.max(end));
+        }
+        whole
+    }
+}
+
+/// What a queue got of something, and what of that it has not acked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Got {
+    pub(crate) routed: Amount,
+    pub(crate) left: Amount,
+}
+
+impl Got {
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self { routed: self.routed.plus(other.routed), left: self.left.plus(other.left) }
+    }
+
+    /// All of an amount, of which all is acked, or nothing.
+    fn all(routed: Amount, acked: bool) -> Self {
+        Self { routed, left: if acked { Amount::default() } else { routed } }
+    }
+}
+
+/// What a queue got of a route with these groups, and has not acked. Messages are looked at one by one
+/// only where some are acked, or went to the queue, and others not. Adds to `looks` what was looked at.
+pub(crate) fn got(
+    state: &QueueLedger,
+    groups: &[GroupId],
+    places: &Places<'_>,
+    whole: Whole,
+    looks: &mut u64,
+) -> Got {
+    *looks += 1;
+    let ranges = ranges(&state.members, groups, u64::MAX);
+    if let Some(got) = got_at_once(state, &ranges, whole) {
+        return got;
+    }
+    let mut sum = Got::default();
+    for (listing, at) in places {
+        *looks += 1;
+        let ((first, end), (_, amount)) = (listing.offsets(), listing.route(*at));
+        let part = got_at_once(state, &ranges, Whole { amount, first, end });
+        sum = sum.plus(part.unwrap_or_else(|| {
+            *looks += amount.messages;
+            let unacked = |offset| !state.acks.contains(offset);
+            Got {
+                routed: listing.within(*at, &ranges),
+                left: one_by_one(listing, *at, amount, &ranges, unacked),
+            }
+        }));
+    }
+    sum
+}
+
+/// The same, where all of it went to the queue, or nothing, and all is acked, or nothing.
+fn got_at_once(state: &QueueLedger, ranges: &Ranges, whole: Whole) -> Option<Got> {
+    let Whole { amount, first, end } = whole;
+    if !ranges.iter().any(|range| range.0 < end && first < range.1) {
+        return Some(Got::default());
+    }
+    if !ranges.iter().any(|range| range.0 <= first && end <= range.1) {
+        return None;
+    }
+    let mut missing = state.acks.missing(first, end);
+    match missing.next() {
+        None => Some(Got::all(amount, true)),
+        Some(all) if all == (first, end) => Some(Got::all(amount, false)),
+        Some(_) => None,
+    }
 }
 
 /// Where, before `before`, a message of a route with these groups went to the queue.

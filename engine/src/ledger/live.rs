@@ -25,6 +25,8 @@ pub(crate) struct SegmentCount {
     pub(crate) queues_max: u64,
     /// The sum is not exact: it says nothing (V1).
     pub(crate) uncounted: bool,
+    /// How often anything of it changed while the store was open.
+    pub(crate) changes: u32,
 }
 
 impl SegmentCount {
@@ -58,6 +60,7 @@ impl Live {
             },
             queues_max: 0,
             uncounted: entry.uncounted,
+            changes: 0,
         });
         Self { segments: segments.collect() }
     }
@@ -88,8 +91,10 @@ impl Live {
         }
         let outstanding = Amount::default();
         let at = self.segments.partition_point(|count| count.id < id);
-        self.segments
-            .insert(at, SegmentCount { id, first, outstanding, queues_max: 0, uncounted: false });
+        self.segments.insert(
+            at,
+            SegmentCount { id, first, outstanding, queues_max: 0, uncounted: false, changes: 0 },
+        );
     }
 
     /// Adds messages of a segment that went to so many queues each.
@@ -98,6 +103,7 @@ impl Live {
     /// begun between the checkpoint's head and the moment when it was put together.
     pub(super) fn add(&mut self, id: SegmentId, amount: Amount, queues: u64) {
         let Some(count) = self.of_mut(id) else { return };
+        count.changes = count.changes.wrapping_add(1);
         count.outstanding = count.outstanding.plus(amount.times(queues));
         count.queues_max = count.queues_max.max(queues);
     }
@@ -106,8 +112,16 @@ impl Live {
     pub(super) fn more(&mut self, first: Offset, amount: Amount) {
         let at = self.segments.partition_point(|count| count.first <= first);
         if let Some(count) = at.checked_sub(1).and_then(|at| self.segments.get_mut(at)) {
+            count.changes = count.changes.wrapping_add(1);
             count.outstanding = count.outstanding.plus(amount);
             count.queues_max = 0;
+        }
+    }
+
+    /// Puts what was found by counting anew in the place of what was counted.
+    pub(super) fn replace(&mut self, id: SegmentId, outstanding: Amount) {
+        if let Some(count) = self.of_mut(id) {
+            (count.outstanding, count.queues_max, count.uncounted) = (outstanding, 0, false);
         }
     }
 
@@ -131,6 +145,7 @@ impl Live {
         let Some(count) = at.checked_sub(1).and_then(|at| self.segments.get_mut(at)) else {
             return;
         };
+        count.changes = count.changes.wrapping_add(1);
         if count.outstanding.messages < amount.messages {
             // Never below what is there: better to keep a segment for ever than to lose a message.
             count.uncounted = true;
@@ -162,6 +177,7 @@ impl Live {
             outstanding: Amount::default(),
             queues_max: 0,
             uncounted: false,
+            changes: 0,
         };
         self.segments.retain(|count| {
             if !old.contains(&count.id) {

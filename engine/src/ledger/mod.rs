@@ -22,7 +22,7 @@ mod exchanges;
 pub(crate) mod live;
 mod named;
 pub(crate) mod queue_ledger;
-mod recount;
+pub(crate) mod recount;
 mod rewind;
 #[cfg(test)]
 mod tests;
