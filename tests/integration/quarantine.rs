@@ -435,3 +435,81 @@ fn sound_but_for_damage(engine: &Engine) {
     let problems = engine.check(&mut |_| {}).unwrap().problems;
     assert!(problems.iter().all(|problem| !problem.text.contains("should hold")), "{problems:?}");
 }
+
+/// A store whose process died after its first segment had ended with a batch in which only a queue is
+/// deleted: the segment's name, and where that batch is.
+fn ended_with_a_deletion() -> (Machine, String, usize) {
+    const BLOCK: usize = 4096;
+    let (machine, engine) = with_jobs();
+    engine.declare_queue("gone").unwrap();
+    for number in 0..9 {
+        publish(&engine, "jobs", &pattern(number, BYTES));
+    }
+    engine.delete_queue("gone").unwrap();
+    // It does not fit behind that.
+    publish(&engine, "jobs", &pattern(9, 30_000));
+    drop(engine);
+    let machine = machine.power_cut();
+    let name = segments(&machine).swap_remove(0);
+    let bytes = machine.disk.read_file(&name).unwrap();
+    let mut batches = (0..bytes.len()).step_by(BLOCK);
+    let last = batches.rfind(|at| bytes[*at..].starts_with(b"fanlogBH")).unwrap();
+    assert_eq!(bytes[last + 84..last + 88], [0; 4], "it has no messages");
+    (machine, name, last)
+}
+
+#[test]
+fn a_batch_of_changes_alone_at_the_end_of_a_segment_is_read_without_its_header() {
+    let (machine, name, last) = ended_with_a_deletion();
+    machine.disk.corrupt(&name, last as u64 + 41, 2).unwrap();
+    assert_eq!(machine.try_open(stepped()).map(drop).unwrap_err().kind(), ErrorKind::Corrupt);
+    let engine = machine.open_with(quarantine());
+    let gaps = &engine.recovery().gaps;
+    assert!(
+        gaps.iter().all(|gap| !gap.controls && gap.from == gap.to),
+        "nothing is lost: {gaps:?}"
+    );
+    assert_eq!(gaps.len(), 1);
+    assert_eq!(engine.queue("gone").unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(engine.queue("jobs").unwrap().messages, 10);
+    sound(&engine);
+}
+
+#[test]
+fn changes_that_are_lost_at_the_end_of_a_segment_are_told() {
+    let (machine, name, last) = ended_with_a_deletion();
+    let mut bytes = machine.disk.read_file(&name).unwrap();
+    bytes[last..last + 4096].fill(0);
+    machine.disk.write_file(&name, &bytes).unwrap();
+    assert_eq!(machine.try_open(stepped()).map(drop).unwrap_err().kind(), ErrorKind::Corrupt);
+    let engine = machine.open_with(quarantine());
+    let gaps = &engine.recovery().gaps;
+    assert!(gaps.iter().any(|gap| gap.controls), "{gaps:?}");
+    assert_eq!(engine.queue("jobs").unwrap().messages, 10);
+    sound(&engine);
+}
+
+/// Numbers that lost bytes may have had are passed over, but not those of what follows.
+#[test]
+fn a_lost_batch_at_the_end_of_a_segment_costs_nothing_of_the_next() {
+    let (machine, engine) = with_jobs();
+    for number in 0..3 {
+        publish(&engine, "jobs", &pattern(number, BYTES));
+    }
+    publish(&engine, "jobs", &pattern(3, 50_000));
+    publish(&engine, "jobs", &pattern(4, BYTES));
+    drop(engine);
+    let machine = machine.power_cut();
+    let name = segments(&machine).swap_remove(0);
+    let mut bytes = machine.disk.read_file(&name).unwrap();
+    let lost = position_of(&bytes, &pattern(2, BYTES)).unwrap() / 4096 * 4096;
+    bytes[lost..lost + 4096].fill(0);
+    machine.disk.write_file(&name, &bytes).unwrap();
+    let engine = machine.open_with(quarantine());
+    let gaps = &engine.recovery().gaps;
+    assert!(gaps.iter().any(|gap| (gap.from.0, gap.to.0) == (2, 3)), "{gaps:?}");
+    let left: Vec<u64> =
+        engine.browse("jobs").unwrap().map(|message| message.unwrap().offset.0).collect();
+    assert_eq!(left, [0, 1, 3, 4]);
+    sound(&engine);
+}

@@ -64,6 +64,8 @@ pub(crate) struct Gathered {
     /// As the header says, or as it must have been.
     pub(crate) number: BatchNumber,
     pub(crate) epoch: Epoch,
+    /// Where its offsets begin as far as its place tells.
+    from: Offset,
     pub(crate) messages: Vec<WholeMessage>,
     /// Where its control records are in the file.
     pub(crate) controls: Vec<u32>,
@@ -78,13 +80,13 @@ impl Gathered {
 
     /// The first offset that it has, or had.
     pub(crate) fn first_offset(&self) -> Offset {
-        let first = self.messages.first().map_or(Offset(0), |message| message.offset);
+        let first = self.messages.first().map_or(self.from, |message| message.offset);
         self.header.map_or(first, |header| header.first_offset)
     }
 
     /// One past the last offset that it has, or had.
     pub(crate) fn end_offset(&self) -> Offset {
-        let last = self.messages.last().map_or(Offset(0), |message| message.offset.next());
+        let last = self.messages.last().map_or(self.from, |message| message.offset.next());
         self.header.as_ref().map_or(last, |header| end_offset(header).max(last))
     }
 }
@@ -228,6 +230,7 @@ fn gather_batch(
         checksum: None,
         number: header.number,
         epoch: header.epoch,
+        from: header.first_offset,
         messages: Vec::new(),
         controls: Vec::new(),
         controls_lost: false,
@@ -300,6 +303,7 @@ fn headless(bytes: &Bytes<'_>, known: &Known, gap: Gap) -> Vec<Gathered> {
             checksum: None,
             number,
             epoch,
+            from: offsets.start,
             messages: Vec::new(),
             controls: Vec::new(),
             controls_lost: true,

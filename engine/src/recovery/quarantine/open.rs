@@ -46,7 +46,7 @@ impl Quarantine<'_> {
             if let Some(gap) = self.harm.gaps.last_mut() {
                 gap.controls = true;
             }
-            self.lose(LOST_SEGMENT_BYTES, end, last);
+            self.lose(LOST_SEGMENT_BYTES, end, bound, last);
             return Ok(());
         };
         let bytes = self.read_whole(&source)?;
@@ -83,7 +83,10 @@ impl Quarantine<'_> {
                 || self.is_durable(candidate, at)
                 || end.is_some_and(|end| end > self.chain().offset))
         } else {
+            // Batches without a message have numbers all the same.
+            let numbers_end = bound.map(|bound| bound.first_batch).filter(|_| self.linked);
             end.is_none_or(|end| end <= self.chain().offset)
+                && numbers_end.is_none_or(|end| end <= self.chain().number)
         };
         if !ends_well {
             whole = false;
@@ -94,7 +97,7 @@ impl Quarantine<'_> {
             // What was cut off counts as well.
             let all = candidate.header.file_bytes.max(bytes.len() as u64);
             let left = all.saturating_sub(at);
-            self.lose(left, end, last);
+            self.lose(left, end, bound, last);
         }
         if let Some((end, reason)) = torn {
             let path = self.tail.storage.path(&candidate.name);
@@ -225,8 +228,15 @@ impl Quarantine<'_> {
         end.unwrap_or(self.tail.checkpoint.head.next_offset).max(self.chain().offset)
     }
 
-    /// Passes over numbers and ids that lost bytes may have used (Q2).
-    pub(super) fn lose(&mut self, bytes: u64, end: Option<Offset>, last: bool) {
+    /// Passes over numbers and ids that lost bytes may have used (Q2): those below the numbers of the
+    /// next segment, if there is one.
+    pub(super) fn lose(
+        &mut self,
+        bytes: u64,
+        end: Option<Offset>,
+        bound: Option<SegmentHeader>,
+        last: bool,
+    ) {
         let mut chain = self.chain();
         self.harm.lose_controls(bytes);
         match end {
@@ -237,7 +247,10 @@ impl Quarantine<'_> {
             }
             None => {}
         }
-        chain.number.0 += bytes / BLOCK_BYTES as u64;
+        chain.number = match bound {
+            Some(bound) => chain.number.max(bound.first_batch),
+            None => BatchNumber(chain.number.0 + bytes / BLOCK_BYTES as u64),
+        };
         self.chain = Some(chain);
         self.linked = false;
     }
