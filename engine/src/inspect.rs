@@ -150,7 +150,7 @@ pub(crate) fn queue(core: &Core, name: &str) -> Result<Arc<Queue>> {
 }
 
 pub(crate) fn queue_view(core: &Core, queue: &Queue) -> QueueView {
-    let depth = core.ledger().depth(queue);
+    let (sent, depth) = core.ledger().sent_and_depth(queue);
     let dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
     let (unacked, delayed, consumers) = dispatch
         .get()
@@ -159,8 +159,8 @@ pub(crate) fn queue_view(core: &Core, queue: &Queue) -> QueueView {
     let single = dispatch.get().filter(|_| queue.options().single_active_consumer);
     let active_consumer = single.and_then(Dispatch::active);
     drop(dispatch);
-    let unwritten = queue.unwritten();
-    let ready = depth.less(unacked.plus(unwritten));
+    // What is settled and not in the log yet, as by a transaction that is on its way, comes to nobody.
+    let ready = sent.less(queue.settled()).less(unacked);
     let state = queue.ledger();
     QueueView {
         name: queue.name.to_string(),

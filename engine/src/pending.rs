@@ -82,11 +82,6 @@ impl PendingAcks {
         self.acks.is_empty()
     }
 
-    /// How much is acked.
-    pub(crate) fn amount(&self) -> Amount {
-        self.amounts.iter().fold(Amount::default(), |sum, part| sum.plus(part.amount))
-    }
-
     pub(crate) fn heap_bytes(&self) -> usize {
         self.acks.heap_bytes()
     }

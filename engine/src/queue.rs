@@ -447,13 +447,6 @@ impl Queue {
         let dirty = self.dirty();
         dirty.acks.heap_bytes() + dirty.counts.get().map_or(0, |counts| counts.len() * 20)
     }
-
-    /// What was acked or purged and is not in the log yet.
-    pub(crate) fn unwritten(&self) -> Amount {
-        let dirty = self.dirty();
-        let purged = dirty.purge.as_ref().map_or(Amount::default(), |purge| purge.amount);
-        purged.plus(dirty.acks.amount())
-    }
 }
 
 impl Dirty {

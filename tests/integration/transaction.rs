@@ -54,6 +54,24 @@ fn a_transaction_takes_place_as_a_whole_when_it_is_committed() {
 }
 
 #[test]
+fn what_is_acked_by_one_that_is_on_its_way_is_not_ready() {
+    let (_machine, engine) = with_work(3);
+    let consumer = consume(&engine, "jobs", 2);
+    let mut transaction = engine.begin();
+    transaction.publish(&done("a")).unwrap();
+    transaction.ack(next(&consumer)).unwrap();
+    let seen = || {
+        let view = engine.queue("jobs").unwrap();
+        (view.messages, view.ready, view.unacked, view.ready_bytes)
+    };
+    assert_eq!(seen(), (3, 1, 2, 1));
+    let ticket = transaction.commit().unwrap();
+    assert_eq!(seen(), (3, 1, 1, 1), "it is nobody's any more, and is not written");
+    ticket.wait().unwrap();
+    assert_eq!(seen(), (2, 1, 1, 1));
+}
+
+#[test]
 fn rolled_back_or_dropped_it_leaves_no_trace() {
     let (_machine, engine) = with_work(3);
     let consumer = consume(&engine, "jobs", 10);

@@ -669,10 +669,15 @@ impl Ledger {
 
     /// What the queue was sent and has not durably acked.
     pub(crate) fn depth(&self, queue: &Queue) -> Amount {
+        self.sent_and_depth(queue).1
+    }
+
+    /// What the queue was sent since it was declared, and what of that it has not durably acked.
+    pub(crate) fn sent_and_depth(&self, queue: &Queue) -> (Amount, Amount) {
         let sent = self.sent(queue);
         let depth = sent.less(queue.ledger().acked);
         // The size of a message whose bytes are damaged is not known, so its ack counts none.
-        if depth.messages == 0 { Amount::default() } else { depth }
+        (sent, if depth.messages == 0 { Amount::default() } else { depth })
     }
 
     /// Forgets what the queues' state says of offsets that recovery did not find. Returns how many
