@@ -96,7 +96,11 @@ fn what_the_model_holds_is_what_the_engine_delivers() {
     assert!(total.recycled > seeds && total.redelivered > seeds, "{total:?}");
     assert!(total.named > seeds && total.repeats > seeds && total.resent > seeds / 16, "{total:?}");
     assert!(total.transient > seeds && total.letters > seeds, "{total:?}");
-    assert!(total.kept_payloads > seeds / 4 && total.purged_beside > seeds, "{total:?}");
+    assert!(total.kept_payloads > seeds / 4 && total.purged_beside > seeds / 2, "{total:?}");
+    assert!(total.shortened > seeds / 2 && total.refused_full > seeds / 8, "{total:?}");
+    assert!(total.by_headers > seeds && total.by_alternate > seeds / 2, "{total:?}");
+    assert!(total.passed_away > seeds / 2 && total.owners_gone > seeds / 8, "{total:?}");
+    assert!(total.bound_late > seeds && total.rewound > seeds, "{total:?}");
     disks_failed(&total, seeds);
 }
 

@@ -13,7 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fanlog::{Engine, ExchangeKind};
 
-use crate::model::{Acked, Fate, Id, LETTERS, Model, QueueId, Topology, queue_options};
+use crate::model::{
+    Acked, Fate, Id, LETTERS, Model, QueueId, Topology, binding_arguments, exchange_options,
+    queue_options,
+};
 
 /// How much has to be there beside what was confirmed as synced.
 #[derive(Debug, Clone, Copy)]
@@ -90,6 +93,16 @@ fn settle_topology(engine: &Engine, model: &mut Model) -> Result<(), String> {
     {
         return Err(format!("a queue was not declared like this: {other:?}"));
     }
+    let mut exchange_kinds = view.exchanges.iter();
+    if let Some(other) = exchange_kinds.find(|found| found.options != exchange_options(&found.name))
+    {
+        return Err(format!("an exchange was not declared like this: {other:?}"));
+    }
+    if let Some(other) = view.bindings.iter().find(|found| {
+        found.arguments != binding_arguments(exchanges[&found.exchange], &found.routing_key)
+    }) {
+        return Err(format!("a binding was not made like this: {other:?}"));
+    }
     let queues: BTreeSet<&str> = view.queues.iter().map(|found| found.name.as_str()).collect();
     let bindings: BTreeSet<(String, String, String)> = view
         .bindings
@@ -151,6 +164,8 @@ fn compare_queue(
         // Order and bytes were looked at; what it had to get is not known.
         return Ok(found.len() as u64);
     }
+    let unacked = found.iter().filter(|(_, acked)| !**acked).map(|(id, _)| *id).collect();
+    model.settle_bring(queue, &unacked)?;
     if let Some(id) = found.keys().find(|id| !model.queues[queue].entries.contains_key(id)) {
         return Err(format!("message {id} was never stored for it, or was refused"));
     }

@@ -4,14 +4,23 @@
 //! were routed to it and whether they were acked. It never looks at the engine.
 
 mod letters;
+mod past;
+mod special;
+mod topology;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use fanlog::{ExchangeKind, QueueOptions};
+use fanlog::QueueOptions;
 
-pub use self::letters::{LETTERS, LIFE, MORTAL, RANKED, queue_options};
+pub use self::past::Bring;
+pub use self::special::{
+    BRIEF, HEADS, KEPT, LATE, LETTERS, LIFE, MORTAL, ODD, OTHERWISE, OWN, PAST, PAST_BYTES, RANKED,
+    SHORT, SHORT_MAX, STRICT, STRICT_MAX, binding_arguments, exchange_options, is_left,
+    message_headers, queue_options,
+};
+pub use self::topology::Topology;
 use crate::random::mix;
 
 /// Number of a message: its place among all that were offered, which its payload begins with.
@@ -160,79 +169,6 @@ impl QueueModel {
     }
 }
 
-/// Exchanges, queues and bindings.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Topology {
-    /// Exchanges by name, but for the default one.
-    pub exchanges: BTreeMap<String, ExchangeKind>,
-    /// Queues by name.
-    pub queues: BTreeMap<String, QueueId>,
-    /// Queue, exchange, routing key.
-    pub bindings: BTreeSet<(String, String, String)>,
-    /// Where messages go, the exchange that they come from, routing key.
-    pub exchange_bindings: BTreeSet<(String, String, String)>,
-}
-
-impl Topology {
-    /// A queue without any options.
-    pub fn plain_queue(&self) -> Option<String> {
-        let special = [MORTAL, LETTERS, RANKED];
-        self.queues.keys().find(|name| !special.contains(&name.as_str())).cloned()
-    }
-
-    /// The queues that a message goes to, each once; `None` if there is no such exchange.
-    pub fn route(&self, exchange: &str, key: &str) -> Option<Vec<QueueId>> {
-        if exchange.is_empty() {
-            return Some(self.queues.get(key).copied().into_iter().collect());
-        }
-        self.exchanges.get(exchange)?;
-        let reached = self.reached(exchange, key);
-        let matches = self
-            .bindings
-            .iter()
-            .filter(|(_, of, by)| reached.contains(of.as_str()) && self.matches(of, by, key))
-            .map(|(queue, _, _)| self.queues[queue]);
-        Some(matches.collect::<BTreeSet<_>>().into_iter().collect())
-    }
-
-    /// The exchanges that a message comes to.
-    fn reached<'t>(&'t self, exchange: &'t str, key: &str) -> BTreeSet<&'t str> {
-        let mut reached = BTreeSet::from([exchange]);
-        loop {
-            let before = reached.len();
-            for (to, from, by) in &self.exchange_bindings {
-                if reached.contains(from.as_str()) && self.matches(from, by, key) {
-                    reached.insert(to);
-                }
-            }
-            if reached.len() == before {
-                return reached;
-            }
-        }
-    }
-
-    fn matches(&self, exchange: &str, binding: &str, key: &str) -> bool {
-        matches(self.exchanges[exchange], binding, key)
-    }
-
-    /// The same without a queue and its bindings.
-    pub fn without_queue(&self, name: &str) -> Self {
-        let mut next = self.clone();
-        next.queues.remove(name);
-        next.bindings.retain(|(queue, _, _)| queue != name);
-        next
-    }
-
-    /// The same without an exchange and its bindings.
-    pub fn without_exchange(&self, name: &str) -> Self {
-        let mut next = self.clone();
-        next.exchanges.remove(name);
-        next.bindings.retain(|(_, exchange, _)| exchange != name);
-        next.exchange_bindings.retain(|(to, from, _)| to != name && from != name);
-        next
-    }
-}
-
 /// A transaction that was committed and not confirmed: all of it took place, or none.
 #[derive(Debug, Clone)]
 pub struct Doubt {
@@ -257,6 +193,8 @@ pub struct Model {
     pub transactions: Vec<Doubt>,
     /// An exchange was deleted: the name of a message's exchange may be forgotten.
     pub exchange_deleted: bool,
+    /// What was being brought back from the past when the store ended, if anything was.
+    pub bringing: Option<Bring>,
     /// What publishers with names published, in the order of their numbers.
     pub named: [Vec<Id>; NAMES.len()],
     /// Messages that were rejected, and may be dead letters.
@@ -295,7 +233,7 @@ impl Model {
             queues,
         });
         let id = self.sent.len() - 1;
-        if (exchange, key) == ("", MORTAL) {
+        if exchange.is_empty() && is_left(key) {
             self.offer_mortal(id, bytes);
         }
         id
@@ -306,6 +244,7 @@ impl Model {
         self.sent[id].fate = Fate::Pending;
         for queue in self.sent[id].queues.clone() {
             self.queues[queue].entries.insert(id, Entry::new());
+            self.over_length(queue);
         }
     }
 
@@ -327,6 +266,11 @@ impl Model {
         for queue in self.sent[id].queues.clone() {
             self.queues[queue].entries.remove(&id);
         }
+    }
+
+    /// Whether a queue has anything to hand out.
+    pub fn has_outstanding(&self, queue: QueueId) -> bool {
+        self.queues[queue].entries.values().any(|entry| entry.acked == Acked::No)
     }
 
     /// What a queue has to hand out, in order: neither acked nor about to be.
@@ -367,6 +311,17 @@ impl Model {
                 self.lost(id);
             }
         }
+    }
+
+    /// The store is opened again: queues that do not outlast that are gone. Says how many.
+    pub fn forget_passing(&mut self) -> u64 {
+        let mut gone = 0;
+        for name in [BRIEF, OWN] {
+            gone += u64::from(self.topology.queues.contains_key(name));
+            self.topology = self.topology.without_queue(name);
+            self.doubtful = self.doubtful.take().map(|next| next.without_queue(name));
+        }
+        gone
     }
 
     /// The store was opened at a date. Was it set back since a message fell due and was handed out,
@@ -415,27 +370,4 @@ pub fn payload(id: Id, bytes: usize) -> Vec<u8> {
     }
     made.truncate(bytes.max(8));
     made
-}
-
-/// Whether a message with this key matches a binding.
-fn matches(kind: ExchangeKind, binding: &str, key: &str) -> bool {
-    match kind {
-        ExchangeKind::Fanout => true,
-        ExchangeKind::Topic => {
-            let words = |text: &str| -> Vec<String> {
-                if text.is_empty() { Vec::new() } else { text.split('.').map(Into::into).collect() }
-            };
-            matches_words(&words(binding), &words(key))
-        }
-        _ => binding == key,
-    }
-}
-
-fn matches_words(pattern: &[String], key: &[String]) -> bool {
-    let Some((first, pattern)) = pattern.split_first() else { return key.is_empty() };
-    match first.as_str() {
-        "#" => (0..=key.len()).any(|taken| matches_words(pattern, &key[taken..])),
-        "*" => !key.is_empty() && matches_words(pattern, &key[1..]),
-        word => key.first().is_some_and(|key| key == word) && matches_words(pattern, &key[1..]),
-    }
 }

@@ -10,6 +10,7 @@ mod drain;
 mod harm;
 mod lives;
 mod named;
+mod past;
 mod publish;
 mod space;
 mod topology;
@@ -23,13 +24,17 @@ use std::time::Duration;
 
 use fanlog::clock::{Clock, ManualClock};
 use fanlog::storage::{FaultRule, FaultStorage, MemoryStorage, Storage};
-use fanlog::{Ack, BackupFiles, Config, Engine, ExchangeKind, OnDamage, Payload, Ticket};
+use fanlog::{
+    Ack, BackupFiles, Config, Engine, ExchangeKind, ExclusiveQueue, OnDamage, Payload, Ticket,
+};
 
 use self::consume::Taker;
 pub use self::counts::Counts;
 pub use self::lives::Remains;
 use crate::disks::{Habits, Lie, Misreads, Slowness};
-use crate::model::{Id, LETTERS, MORTAL, Model, QueueId, RANKED};
+use crate::model::{
+    BRIEF, HEADS, Id, KEPT, LATE, LETTERS, MORTAL, Model, ODD, PAST, QueueId, RANKED, SHORT, STRICT,
+};
 use crate::random::Random;
 
 /// Why a run ended before its time.
@@ -55,7 +60,8 @@ pub struct Plan {
     pub lie: Option<Lie>,
     /// Close, crash and open again on the way.
     pub lives: bool,
-    /// Publishers with names, transient messages, priorities, messages with a life, dead letters.
+    /// Publishers with names, transient messages, priorities, messages with a life, dead letters; queues
+    /// with lengths, with an owner, transient ones; headers and alternate exchanges, histories.
     pub wide: bool,
 }
 
@@ -115,6 +121,8 @@ pub struct World {
     engine: Option<Engine>,
     tickets: Vec<(Ticket, Vec<Id>)>,
     acks: Vec<(Ack, QueueId, Vec<Id>)>,
+    /// Whoever has the exclusive queue.
+    owner: Option<ExclusiveQueue>,
     takers: Vec<Taker>,
     /// Payloads that somebody keeps, however the engine ends meanwhile.
     payloads: VecDeque<(Id, Payload)>,
@@ -145,6 +153,7 @@ impl World {
             engine: None,
             tickets: Vec::new(),
             acks: Vec::new(),
+            owner: None,
             takers: Vec::new(),
             payloads: VecDeque::new(),
             plan,
@@ -194,6 +203,7 @@ impl World {
         }
         self.model.epoch = epoch;
         self.model.forget_transient();
+        self.counts.passed_away += self.model.forget_passing();
         self.model.opened_at(self.clock.wall_us());
         Ok(())
     }
@@ -271,10 +281,22 @@ impl World {
             self.bind(queue, exchange, key)?;
         }
         if self.plan.wide {
-            for name in [RANKED, LETTERS, MORTAL] {
+            for name in [RANKED, LETTERS, MORTAL, SHORT, STRICT, BRIEF, KEPT, LATE] {
                 self.declare_queue(name)?;
             }
-            self.bind(RANKED, "fan", "")?;
+            self.declare_exchange(PAST, ExchangeKind::Fanout)?;
+            self.declare_exchange(HEADS, ExchangeKind::Headers)?;
+            self.declare_exchange(ODD, ExchangeKind::Direct)?;
+            for (queue, exchange, key) in [
+                (RANKED, "fan", ""),
+                (BRIEF, "fan", ""),
+                (KEPT, PAST, ""),
+                ("b", HEADS, "all:ab"),
+                ("c", HEADS, "any:bc"),
+                ("c", ODD, "k0"),
+            ] {
+                self.bind(queue, exchange, key)?;
+            }
         }
         Ok(())
     }
@@ -336,6 +358,8 @@ impl World {
             997 if self.plan.lives => self.kill_and_reopen(),
             998 if self.plan.lives => self.fill_and_thin(),
             815..822 if self.plan.wide => self.suffer(),
+            822..826 if self.plan.wide => self.bring_back(),
+            826..829 if self.plan.wide => self.own_or_leave(),
             _ => self.step(),
         }
     }

@@ -1,36 +1,9 @@
-//! Queues with options, and messages that leave theirs: over as dead letters.
+//! Messages that leave their queue: by their time, by its length, or rejected; over as dead letters.
 //!
-//! A message of [`MORTAL`] is numbered together with the copy that comes of it: the letter, the next
-//! number, which has the same bytes. It is known when it is seen first.
+//! A message of a queue that is left ([`is_left`](super::is_left)) is numbered together with the copy that
+//! comes of it: the letter, the next number, which has the same bytes. It is known when it is seen first.
 
-use std::time::Duration;
-
-use fanlog::QueueOptions;
-
-use super::{Acked, Entry, Fate, Id, Model};
-
-/// The queue whose messages have a life, and become dead letters.
-pub const MORTAL: &str = "mortal";
-/// Where dead letters go.
-pub const LETTERS: &str = "letters";
-/// The queue that tells priorities apart.
-pub const RANKED: &str = "ranked";
-/// How long messages live in [`MORTAL`].
-pub const LIFE: Duration = Duration::from_secs(20);
-
-/// What a queue of this name is declared with.
-pub fn queue_options(name: &str) -> QueueOptions {
-    match name {
-        MORTAL => QueueOptions {
-            message_ttl: Some(LIFE),
-            dead_letter_exchange: Some(String::new()),
-            dead_letter_key: Some(LETTERS.to_owned()),
-            ..QueueOptions::default()
-        },
-        RANKED => QueueOptions { priority_max: Some(3), ..QueueOptions::default() },
-        _ => QueueOptions::default(),
-    }
-}
+use super::{Acked, Entry, Fate, Id, LETTERS, MORTAL, Model, QueueId, SHORT, SHORT_MAX};
 
 impl Model {
     /// A message gets a life, and a letter that comes when it left: one of a publisher of its own, as
@@ -39,7 +12,20 @@ impl Model {
         let letter = self.offer("", LETTERS, bytes, false);
         self.sent[letter].publisher = usize::MAX - letter;
         self.sent[id].letter = Some(letter);
-        self.sent[id].over_us = Some((u64::MAX, 0));
+        let lives = *self.sent[id].key == *MORTAL;
+        self.sent[id].over_us = lives.then_some((u64::MAX, 0));
+    }
+
+    /// Takes note of what has to leave a queue that has become too long: of [`SHORT`] all that has so
+    /// many behind it, for which it takes no more than that they were there once.
+    pub fn over_length(&mut self, queue: QueueId) {
+        if *self.queues[queue].name != *SHORT {
+            return;
+        }
+        let ids = self.outstanding(queue);
+        for id in &ids[..ids.len().saturating_sub(SHORT_MAX)] {
+            self.sent[*id].may_be_over = true;
+        }
     }
 
     /// Which message of a queue these bytes are: among dead letters, the copy.
@@ -69,8 +55,9 @@ impl Model {
         if self.sent[letter].fate != Fate::Lost {
             return Ok(());
         }
+        let queues = &self.topology.queues;
         let (Some(&mortal), Some(&letters)) =
-            (self.topology.queues.get(MORTAL), self.topology.queues.get(LETTERS))
+            (queues.get(&*self.sent[id].key), queues.get(LETTERS))
         else {
             return Err(format!("dead letter {letter} came, and there is no queue for it"));
         };

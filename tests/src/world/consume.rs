@@ -7,7 +7,7 @@ use fanlog::clock::Clock;
 use fanlog::{Ack, Consumer, ConsumerOptions, Delivery, DeliveryTag};
 
 use super::{Stop, Work, World};
-use crate::model::{Acked, Fate, Id, LETTERS, Model, QueueId};
+use crate::model::{Acked, Fate, Id, LETTERS, Model, OWN, QueueId, SHORT, message_headers};
 
 /// A consumer and what it holds.
 #[derive(Debug)]
@@ -21,6 +21,7 @@ pub(super) struct Taker {
 pub(super) struct Came<'a> {
     payload: &'a [u8],
     key: &'a [u8],
+    headers: &'a [u8],
     offset: u64,
     redelivered: bool,
     count: u32,
@@ -32,6 +33,7 @@ impl<'a> Came<'a> {
         Self {
             payload: delivery.payload(),
             key: delivery.routing_key(),
+            headers: delivery.headers(),
             offset: delivery.offset().0,
             redelivered: delivery.redelivered(),
             count: delivery.delivery_count(),
@@ -50,7 +52,7 @@ impl World {
         if names.is_empty() {
             return Ok(());
         }
-        let name = names[self.random.place(names.len())].clone();
+        let name = self.one_of(&names);
         let prefetch = [1, 3, 20, 256, 0][self.random.place(5)];
         self.note(|| format!("consume {name} {prefetch}"));
         let taker = self.taker(&name, prefetch)?;
@@ -58,9 +60,25 @@ impl World {
         Ok(())
     }
 
+    /// One of these queues: of a few choices one that has something.
+    pub(super) fn one_of(&mut self, names: &[String]) -> String {
+        let mut name = &names[self.random.place(names.len())];
+        let choices = if self.plan.wide { 3 } else { 0 };
+        for _ in 0..choices {
+            if self.model.has_outstanding(self.model.topology.queues[name]) {
+                break;
+            }
+            name = &names[self.random.place(names.len())];
+        }
+        name.clone()
+    }
+
     pub(super) fn taker(&mut self, name: &str, prefetch: u32) -> Work<Taker> {
         let options = ConsumerOptions::prefetch(prefetch);
-        let consumer = self.engine().consume(name, options);
+        let consumer = match &self.owner {
+            Some(owner) if name == OWN => owner.consume(&options),
+            _ => self.engine().consume(name, options),
+        };
         let consumer = consumer.map_err(|error| self.failed("consume", error))?;
         let queue = self.model.topology.queues[name];
         Ok(Taker { consumer, queue, hands: BTreeMap::new() })
@@ -184,6 +202,7 @@ impl World {
             let came = Came {
                 payload: delivery.payload(),
                 key: delivery.routing_key(),
+                headers: delivery.headers(),
                 offset: delivery.offset().0,
                 redelivered: delivery.redelivered(),
                 count: delivery.delivery_count(),
@@ -236,6 +255,8 @@ impl World {
             let letter = self.model.recognise_in(LETTERS, came.payload).map_err(Stop::Problem)?;
             self.model.seen_letter(letter, came.offset).map_err(Stop::Problem)?;
             self.counts.letters += 1;
+            let original = letter.checked_sub(1).map(|id| &self.model.sent[id]);
+            self.counts.shortened += u64::from(original.is_some_and(|sent| *sent.key == *SHORT));
         }
         let id = judge_delivery(&self.model, queue, came, since_us)
             .map_err(|problem| Stop::Problem(format!("queue {queue}: {problem}")))?;
@@ -378,6 +399,7 @@ fn judge_delivery(
     }
     let id = model.recognise_in(&model.queues[queue].name, came.payload)?;
     let sent = &model.sent[id];
+    let is_letter = *model.queues[queue].name == *LETTERS;
     if sent.over_us.is_some_and(|(_, surely_us)| surely_us <= since_us) {
         return Err(format!("message {id} came after its time"));
     }
@@ -386,6 +408,9 @@ fn judge_delivery(
     }
     if sent.key.as_bytes() != came.key {
         return Err(format!("message {id} came with another routing key"));
+    }
+    if message_headers(&sent.exchange, &sent.key).as_bytes() != came.headers && !is_letter {
+        return Err(format!("message {id} came with other headers"));
     }
     match sent.fate {
         Fate::Confirmed(offset) if offset == came.offset => {}

@@ -28,5 +28,6 @@ counts! {
     kept_sectors lost_sectors torn_blocks reordered_writes
     failed_calls poisoned full_disks written_again purged_beside short_writes slow_writes
     rotten_bits lost_writes misdirected_writes misdirected_reads failed_reads
+    shortened refused_full by_headers by_alternate passed_away owners_gone bound_late rewound
     fell_back kept_payloads refused reported harmless around_damage
 }

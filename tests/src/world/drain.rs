@@ -6,7 +6,7 @@ use fanlog::clock::Clock;
 
 use super::consume::Came;
 use super::{Stop, Work, World};
-use crate::model::{Acked, Fate, Id, LETTERS, MORTAL, QueueId};
+use crate::model::{Acked, Fate, Id, LETTERS, OWN, QueueId, SHORT, SHORT_MAX, is_left};
 
 impl World {
     pub(super) fn drain_some(&mut self) -> Work {
@@ -24,10 +24,11 @@ impl World {
         self.drain(&name)
     }
 
-    /// All queues but those that messages leave by themselves, and come to.
-    pub(super) fn queues_but_mortal(&self) -> Vec<String> {
+    /// All queues that anyone may purge but those that messages leave by themselves, and come to.
+    fn queues_to_purge(&self) -> Vec<String> {
         let names = self.model.topology.queues.keys();
-        names.filter(|name| ![MORTAL, LETTERS].contains(&name.as_str())).cloned().collect()
+        let purged = |name: &&String| !is_left(name) && ![LETTERS, OWN].contains(&name.as_str());
+        names.filter(purged).cloned().collect()
     }
 
     /// Acks most of what a queue has, and leaves some here and there: its segments get sparse.
@@ -61,11 +62,11 @@ impl World {
 
     /// Purges a queue that nobody consumes from: all that is confirmed goes, durably.
     pub(super) fn purge_some(&mut self) -> Work {
-        let names = self.queues_but_mortal();
+        let names = self.queues_to_purge();
         if names.is_empty() {
             return Ok(());
         }
-        let name = names[self.random.place(names.len())].clone();
+        let name = self.one_of(&names);
         let queue = self.model.topology.queues[&name];
         let beside = self.plan.wide && self.random.chance(50);
         if !beside {
@@ -124,6 +125,9 @@ impl World {
         let queue = self.model.topology.queues[name];
         self.bury_all(Some(queue));
         self.wait_for_all()?;
+        if name == SHORT {
+            self.is_short_enough()?;
+        }
         let mut expected = self.model.outstanding(queue);
         self.note(|| format!("drain {name}: {}", expected.len()));
         self.let_fall_due(&expected);
@@ -149,7 +153,7 @@ impl World {
             // What falls due at different times comes in the order in which it does.
             got.sort_by_key(|id| expected.iter().position(|other| other == id));
         }
-        if name == MORTAL {
+        if is_left(name) {
             // Those whose life may be over come or don't.
             let lives = |id: &Id| !self.model.sent[*id].may_be_over;
             let alive = |ids: Vec<Id>| ids.into_iter().filter(lives).collect();
@@ -188,9 +192,21 @@ impl World {
             self.set_acked(queue, &got, Acked::Durable);
         }
         let view = self.engine().queue(name).map_err(|error| self.failed("look", error))?;
-        let left = name != MORTAL && view.ready != 0;
+        let left = !is_left(name) && view.ready != 0;
         if left || view.unacked != 0 {
             return Err(Stop::Problem(format!("{name} was drained and shows {view:?}")));
+        }
+        Ok(())
+    }
+
+    /// Once the engine had time for it a queue has no more than it may have.
+    fn is_short_enough(&mut self) -> Work {
+        self.clock.advance(Duration::from_millis(200));
+        self.model.shown(self.clock.wall_us());
+        self.settle()?;
+        let view = self.engine().queue(SHORT).map_err(|error| self.failed("look", error))?;
+        if view.ready > SHORT_MAX as u64 {
+            return Err(self.failed("look", format!("{SHORT} is too long: {view:?}")));
         }
         Ok(())
     }

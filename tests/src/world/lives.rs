@@ -9,7 +9,7 @@ use fanlog::storage::{Call, CrashMode, Fault, FaultRule, MemoryStorage};
 
 use super::{Plan, Stop, Work, World, harm};
 use crate::judge::{self, Bounds, Seen};
-use crate::model::{Acked, LETTERS, MORTAL, Model};
+use crate::model::{Acked, BRIEF, LETTERS, Model, OWN, is_left};
 
 /// What is left when power is cut: the disk as it was, and what it has to hold.
 #[derive(Debug, Clone)]
@@ -48,6 +48,7 @@ impl World {
         self.tickets.clear();
         self.count_engine();
         self.bury_all(None);
+        self.owner = None;
         self.engine = None;
         self.model.forget_transient();
         Ok(Remains {
@@ -122,6 +123,9 @@ impl World {
                 entry.times.opened(everything);
             }
         }
+        for queue in 0..self.model.queues.len() {
+            self.model.over_length(queue);
+        }
         self.judge_named()?;
         Ok(seen)
     }
@@ -152,7 +156,7 @@ impl World {
         self.acks.clear();
         let rejected = &self.model.rejected;
         for queue in &mut self.model.queues {
-            let mortal = *queue.name == *MORTAL;
+            let mortal = is_left(&queue.name);
             for (id, entry) in &mut queue.entries {
                 entry.times.closed();
                 // What was rejected is moved, or is not yet.
@@ -162,6 +166,7 @@ impl World {
             }
         }
         self.count_engine();
+        self.owner = None;
         self.engine = None;
         Ok(())
     }
@@ -205,11 +210,16 @@ impl World {
         }
         self.settle()?;
         self.close_and_reopen()?;
-        for name in &names {
+        for name in names.iter().filter(|name| !passes(name)) {
             self.drain(name)?;
         }
         Ok(())
     }
+}
+
+/// Whether a queue does not outlast the store's being open.
+fn passes(queue: &str) -> bool {
+    [BRIEF, OWN].contains(&queue)
 }
 
 impl Remains {

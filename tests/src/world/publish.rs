@@ -3,10 +3,13 @@
 use std::time::{Duration, SystemTime};
 
 use fanlog::clock::Clock;
-use fanlog::{ErrorKind, Message};
+use fanlog::{ErrorKind, Message, Table};
 
 use super::{Stop, Work, World};
-use crate::model::{Fate, Id, MORTAL, NAMES, RANKED};
+use crate::model::{
+    Acked, BRIEF, Fate, HEADS, Id, MORTAL, NAMES, ODD, OWN, PAST, RANKED, SHORT, STRICT,
+    STRICT_MAX, Sent, message_headers,
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum How {
@@ -58,11 +61,14 @@ impl World {
         let before_us = self.clock.wall_us();
         let payloads: Vec<Vec<u8>> = ids.iter().map(|id| self.model.payload(*id)).collect();
         let sent: Vec<_> = ids.iter().map(|id| self.model.sent[*id].clone()).collect();
+        let headers: Vec<Table> =
+            sent.iter().map(|sent| message_headers(&sent.exchange, &sent.key)).collect();
         let messages: Vec<Message<'_>> = sent
             .iter()
-            .zip(&payloads)
-            .map(|(sent, payload)| {
+            .zip(payloads.iter().zip(&headers))
+            .map(|(sent, (payload, headers))| {
                 let message = Message::new(&sent.exchange, &sent.key, payload);
+                let message = message.headers(headers.as_bytes());
                 let message = if sent.buffered { message.buffered() } else { message };
                 let message = if sent.transient { message.transient() } else { message };
                 let message = message.priority(sent.priority);
@@ -74,6 +80,7 @@ impl World {
             .collect();
         let publisher = self.engine().publisher();
         let unroutable = sent.iter().any(|sent| sent.queues.is_empty());
+        let strict = self.engine().queue(STRICT).ok().map_or(0, |view| view.ready);
         let outcome = match how {
             How::Ticket => publisher.publish(&messages[0]).map(|ticket| (Some(ticket), None)),
             How::Named(who) => self
@@ -92,6 +99,12 @@ impl World {
                     && matches!(error.kind(), ErrorKind::Unroutable | ErrorKind::NotFound) =>
             {
                 return Ok(());
+            }
+            Err(error) if error.kind() == ErrorKind::QueueFull => return self.refused(&sent),
+            Ok(_) if sent.iter().any(is_for_strict) && strict >= STRICT_MAX as u64 => {
+                return Err(Stop::Problem(format!(
+                    "message {ids:?} was taken, and there is no room"
+                )));
             }
             Ok(_) if unroutable => {
                 return Err(Stop::Problem(format!("message {ids:?} had no queue and was taken")));
@@ -120,24 +133,49 @@ impl World {
                 }
             }
         }
-        self.counts.published += ids.len() as u64;
+        self.count_published(how, &sent);
+        Ok(())
+    }
+
+    fn count_published(&mut self, how: How, sent: &[Sent]) {
+        self.counts.published += sent.len() as u64;
         self.counts.batches += u64::from(how == How::Batch);
         self.counts.buffered += u64::from(sent[0].buffered);
         self.counts.transient += u64::from(sent[0].transient);
+        self.counts.by_headers += u64::from(*sent[0].exchange == *HEADS);
+        let unwanted =
+            *sent[0].exchange == *ODD && self.model.topology.is_unwanted(ODD, &sent[0].key);
+        self.counts.by_alternate += u64::from(unwanted);
         self.counts.named += u64::from(matches!(how, How::Named(_)));
-        Ok(())
+    }
+
+    /// A queue had no room, and nothing was stored: that has to be so.
+    fn refused(&mut self, sent: &[Sent]) -> Work {
+        let more = sent.iter().filter(|sent| is_for_strict(sent)).count();
+        let queue = self.model.topology.queues[STRICT];
+        let entries = self.model.queues[queue].entries.values();
+        let there = entries.filter(|entry| entry.acked != Acked::Durable).count();
+        if more == 0 || there + more <= STRICT_MAX {
+            let text = format!("{more} were refused, and there are at most {there} in the queue");
+            return Err(Stop::Problem(text));
+        }
+        self.counts.refused_full += 1;
+        self.settle_tickets()
     }
 
     /// Offers a message that is now and then delayed.
     fn offer_sometime(&mut self) -> Id {
         let id = self.offer();
-        if self.random.chance(6) && self.model.sent[id].letter.is_none() {
+        if self.model.sent[id].letter.is_some() || *self.model.sent[id].exchange == *PAST {
+            return id;
+        }
+        if self.random.chance(6) {
             let delay_us = 1 + self.random.below(2_000_000);
             self.model.sent[id].due_us = self.clock.wall_us() + delay_us;
             self.model.sent[id].fell_due = false;
             self.counts.delayed += 1;
         }
-        if self.plan.wide && self.model.sent[id].letter.is_none() {
+        if self.plan.wide {
             self.model.sent[id].transient = self.random.chance(8);
         }
         id
@@ -164,6 +202,9 @@ impl World {
             let queue = [MORTAL, MORTAL, RANKED][self.random.place(3)];
             return self.model.offer("", queue, bytes.min(6000), false);
         }
+        if self.plan.wide && self.random.chance(20) {
+            return self.offer_special(bytes.min(6000), buffered);
+        }
         match self.random.below(10) {
             0..6 => self.model.offer("fan", "", bytes, buffered),
             6..8 => {
@@ -179,6 +220,27 @@ impl World {
                 let queue = ["a", "b", "c", "d", "e"][self.random.place(5)];
                 self.model.offer("", queue, bytes, buffered)
             }
+        }
+    }
+
+    /// Offers a message to what is more than a plain queue or exchange.
+    fn offer_special(&mut self, bytes: usize, buffered: bool) -> Id {
+        match self.random.below(8) {
+            0..2 => self.model.offer("", SHORT, bytes, false),
+            2 => self.model.offer("", STRICT, bytes, buffered),
+            3 => {
+                let queue = [BRIEF, OWN][self.random.place(2)];
+                self.model.offer("", queue, bytes, buffered)
+            }
+            4 => {
+                let key = ["", "a", "b", "ab", "bc", "abc"][self.random.place(6)];
+                self.model.offer(HEADS, key, bytes, buffered)
+            }
+            5 => {
+                let key = ["k0", "k1", "none"][self.random.place(3)];
+                self.model.offer(ODD, key, bytes, buffered)
+            }
+            _ => self.model.offer(PAST, "", bytes, buffered),
         }
     }
 
@@ -237,4 +299,8 @@ impl World {
         }
         self.settle_tickets()
     }
+}
+
+fn is_for_strict(sent: &Sent) -> bool {
+    sent.exchange.is_empty() && *sent.key == *STRICT
 }

@@ -6,7 +6,7 @@ use fanlog::clock::Clock;
 use fanlog::{DeliveryTag, ErrorKind, Message};
 
 use super::{Stop, Work, World};
-use crate::model::{Acked, Doubt, Id, QueueId};
+use crate::model::{Acked, Doubt, Id, QueueId, STRICT, message_headers};
 
 impl World {
     /// Puts together a transaction by chance, of messages and of what some consumers hold, and
@@ -15,6 +15,10 @@ impl World {
         let before_us = self.clock.wall_us();
         let count = 1 + self.random.below(4);
         let ids: Vec<Id> = (0..count).map(|_| self.offer()).collect();
+        // Nothing of it would be refused before it is committed.
+        if ids.iter().any(|id| *self.model.sent[*id].key == *STRICT) {
+            return Ok(());
+        }
         let mut chosen: Vec<(usize, DeliveryTag)> = Vec::new();
         for at in 0..self.takers.len() {
             let tags: Vec<DeliveryTag> = self.takers[at].hands.keys().copied().collect();
@@ -28,7 +32,9 @@ impl World {
         let unroutable = sent.iter().any(|sent| sent.queues.is_empty());
         for (sent, id) in sent.iter().zip(&ids) {
             let payload = self.model.payload(*id);
+            let headers = message_headers(&sent.exchange, &sent.key);
             let message = Message::new(&sent.exchange, &sent.key, &payload);
+            let message = message.headers(headers.as_bytes());
             let message = if sent.buffered { message.buffered() } else { message };
             let message = message.priority(sent.priority);
             match transaction.publish(&message) {
