@@ -153,6 +153,7 @@ impl Engine {
         for queue in &queues {
             core.limits.add(&core, queue);
         }
+        core.limits.opened(&core);
         let threads = if stepped { Vec::new() } else { start_threads(&core)? };
         Ok(Self::of(core, Some(lock), threads))
     }

@@ -5,10 +5,12 @@
 //!
 //! L1. A queue with a limit of time or size is on the list from the confirm of its declaration to
 //!     that of its deletion; one without, from the round after the confirm of a message with a time
-//!     of its own until it is found empty.
+//!     of its own until it is found empty. Those that such messages were in when the store was opened
+//!     are found by a look at their heads: at each once, a piece a round, and again when somebody took
+//!     what was there before. What stands behind a head without a time is not dropped before it.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -50,6 +52,10 @@ struct List {
     ended_at: Option<Duration>,
     /// Routes of confirmed messages with a time of their own; their queues are not on the list yet.
     expiring: HashSet<RouteId>,
+    /// Queues that were there at opening are to be looked at from this one on, to the second.
+    unseen: Option<(QueueId, QueueId)>,
+    /// Of those, the ones that somebody took from since.
+    taken_from: BTreeSet<QueueId>,
 }
 
 /// The queues with limits.
@@ -107,6 +113,48 @@ impl Limits {
         }
     }
 
+    /// The store was opened: what its queues had is looked at in the background.
+    pub(crate) fn opened(&self, core: &Core) {
+        let last = core.ledger().queues().last().map(|queue| queue.id);
+        self.list().unseen = last.map(|last| (QueueId(0), last));
+    }
+
+    /// Somebody took a message from a queue that was there at opening: another is its head.
+    pub(crate) fn took_old(&self, queue: &Queue) {
+        self.list().taken_from.insert(queue.id);
+    }
+
+    /// Puts queues on the list that have messages with a time of their own since before the store was
+    /// opened.
+    fn look_at_old(&self, core: &Core) {
+        let mut list = self.list();
+        let mut ids = Vec::new();
+        while let (true, Some(id)) = (ids.len() < PIECE, list.taken_from.pop_first()) {
+            ids.push(id);
+        }
+        let unseen = list.unseen.take();
+        drop(list);
+        let ledger = core.ledger();
+        let mut queues: Vec<_> = ids.into_iter().filter_map(|id| ledger.queue(id)).collect();
+        if let Some((from, last)) = unseen {
+            let piece = ledger.queues_from(from).take_while(|queue| queue.id <= last).take(PIECE);
+            let before = queues.len();
+            queues.extend(piece.cloned());
+            let seen = queues.get(before..).unwrap_or_default();
+            let end = (seen.len() == PIECE).then(|| seen.last()).flatten();
+            let next = end.and_then(|end| end.id.0.checked_add(1));
+            self.list().unseen = next.map(|next| (QueueId(next), last));
+        }
+        queues.retain(|queue| ledger.depth(queue).messages > 0 && !queue.options().has_limits());
+        drop(ledger);
+        for queue in queues {
+            // What can't be read is told to whoever consumes.
+            if deliver::has_times(core, &queue).unwrap_or(false) {
+                self.watch(core, queue);
+            }
+        }
+    }
+
     /// Somebody uses a queue: its expiry begins anew.
     pub(crate) fn used(&self, core: &Core, queue: &Queue) {
         if queue.options().expires.is_some()
@@ -120,7 +168,8 @@ impl Limits {
     pub(crate) fn next_round(&self) -> Option<Duration> {
         let list = self.list();
         let due = list.ended_at.map_or(Duration::ZERO, |ended| ended + ROUND);
-        (!list.queues.is_empty() || !list.expiring.is_empty()).then_some(due)
+        let new = !list.expiring.is_empty() || !list.taken_from.is_empty();
+        (!list.queues.is_empty() || new || list.unseen.is_some()).then_some(due)
     }
 
     /// The next queues of a round; none at its end.
@@ -148,6 +197,7 @@ pub(crate) fn step(core: &Core) -> bool {
         return false;
     }
     core.limits.watch_expiring(core);
+    core.limits.look_at_old(core);
     let mut any = false;
     loop {
         let piece = core.limits.piece(now);

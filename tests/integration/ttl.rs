@@ -393,3 +393,65 @@ fn a_consumer_that_waits_gets_what_has_no_time_at_all() {
     });
     sound(&engine);
 }
+
+#[test]
+fn what_ran_out_while_the_store_was_closed_is_dropped_though_nobody_consumes() {
+    let machine = Machine::new();
+    let engine = machine.open();
+    for queue in ["expired", "later", "behind", "due", "none"] {
+        engine.declare_queue(queue).unwrap();
+    }
+    publish_for(&engine, "expired", b"a", 5);
+    publish_for(&engine, "expired", b"b", 6);
+    publish(&engine, "expired", b"c");
+    publish_for(&engine, "later", b"a", 50);
+    publish(&engine, "behind", b"head");
+    publish_for(&engine, "behind", b"a", 5);
+    let seconds = Duration::from_secs;
+    let due = Message::new("", "due", b"a").delay(seconds(40)).ttl(seconds(50));
+    engine.publisher().publish_confirmed(&due).unwrap();
+    publish(&engine, "none", b"a");
+    let depths = |engine: &Engine| {
+        ["expired", "later", "behind", "due", "none"].map(|queue| messages(engine, queue))
+    };
+    let machine = machine.power_cut();
+    machine.clock.advance(seconds(10));
+    let engine = machine.open();
+    pass(&machine, &engine, 0);
+    assert_eq!(depths(&engine), [1, 1, 2, 1, 1]);
+    // Its head has no time: taken, the next is the head, and given back it is that again.
+    let head = engine.get("behind").unwrap().unwrap();
+    assert_eq!(head.payload(), b"head");
+    pass(&machine, &engine, 1);
+    assert_eq!(depths(&engine), [1, 1, 1, 1, 1]);
+    drop(head);
+    pass(&machine, &engine, 60);
+    assert_eq!(depths(&engine), [1, 0, 1, 0, 1]);
+    sound(&engine);
+}
+
+/// A piece of the queues at a time, and only those that were there.
+#[test]
+fn many_queues_are_looked_at_in_pieces_after_opening() {
+    let machine = Machine::new();
+    let engine = machine.open();
+    let names: Vec<String> = (0..600).map(|queue| format!("q{queue}")).collect();
+    let declares: Vec<_> = names.iter().map(|name| fanlog::Change::declare_queue(name)).collect();
+    engine.change(&declares).unwrap();
+    for name in &names {
+        let message = Message::new("", name, b"a").ttl(Duration::from_secs(5));
+        engine.publisher().publish(&message).unwrap();
+    }
+    settle(&engine);
+    let machine = machine.power_cut();
+    machine.clock.advance(Duration::from_secs(10));
+    let engine = machine.open();
+    let left = || names.iter().filter(|name| messages(&engine, name) > 0).count();
+    let rounds = std::iter::repeat_with(|| {
+        pass(&machine, &engine, 0);
+        left()
+    });
+    let seen: Vec<usize> = rounds.take(4).collect();
+    assert!(seen[0] > 0 && seen[3] == 0, "{seen:?}");
+    sound(&engine);
+}

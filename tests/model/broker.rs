@@ -255,10 +255,8 @@ impl Broker {
         for (_, name) in queues {
             let now = self.now;
             let queue = self.queues.get_mut(&name).expect("it is there");
-            if queue.watched {
-                let gone = queue.trim(moment, &mut self.vague);
-                self.leave(&name, gone);
-            }
+            let gone = queue.trim(moment, &mut self.vague);
+            self.leave(&name, gone);
             if self.queues.get_mut(&name).expect("it is there").is_over(now) {
                 self.delete_queue(&name).expect("it is there");
             }

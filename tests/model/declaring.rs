@@ -54,11 +54,8 @@ impl Broker {
         let asked = Exchange { kind, options: options.clone() };
         if options.history.is_some() && !self.topology.exchanges.contains_key(name) {
             let kept = QueueOptions { durable: options.durable, ..QueueOptions::default() };
-            let history = Queue {
-                is_history: true,
-                watched: true,
-                ..Queue::new(&kept, self.declared, self.now())
-            };
+            let history =
+                Queue { is_history: true, ..Queue::new(&kept, self.declared, self.now()) };
             self.queues.insert(history_of(name), history);
             self.declared += 1;
         }

@@ -111,8 +111,6 @@ impl Broker {
         self.unwritten = true;
         let queue = self.queues.get_mut(name).expect("it is there");
         let has = |entries: &[Entry], place: Place| entries.iter().any(|one| one.place == place);
-        // Some of it may have a time of its own.
-        queue.watched = true;
         let before = queue.entries.len();
         for entry in back {
             if !has(&queue.entries, entry.place) {

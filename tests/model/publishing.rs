@@ -154,7 +154,6 @@ impl Broker {
             self.unwritten = entry.durability != Durability::Synced;
             for name in queues {
                 let queue = self.queues.get_mut(&name).expect("it was routed there");
-                queue.watched |= entry.expiry.is_some();
                 queue.arrive(&name, Entry { place, birth, ..entry.clone() });
             }
         }

@@ -103,15 +103,6 @@ impl Entry {
     }
 }
 
-/// Whether the background looks at messages of such a queue, whatever they bring themselves.
-fn has_limits(options: &QueueOptions) -> bool {
-    options.expires.is_some()
-        || options.message_ttl.is_some()
-        || options.messages_max.is_some()
-        || options.bytes_max.is_some()
-        || options.dead_letter_exchange.is_some()
-}
-
 /// What left a queue.
 pub(crate) type Gone = Vec<(Entry, Reason)>;
 
@@ -126,8 +117,6 @@ pub(crate) struct Queue {
     pub(crate) entries: Vec<Entry>,
     /// Of all that was published to it the bindings by which it came, as long as they are there.
     pub(crate) came: BTreeMap<Place, BTreeSet<Option<Binding>>>,
-    /// The background looks at its messages.
-    pub(crate) watched: bool,
     /// A message of it may be handed out without a lease being asked for before.
     pub(crate) leased: bool,
     /// When it was used last, as far as its expiry goes.
@@ -138,20 +127,9 @@ pub(crate) struct Queue {
 impl Queue {
     pub(crate) fn new(options: &QueueOptions, number: u64, now: Duration) -> Self {
         let options = options.clone();
-        let watched = has_limits(&options);
         let (entries, roster) = (Vec::new(), Roster::default());
         let came = BTreeMap::new();
-        Self {
-            options,
-            is_history: false,
-            number,
-            entries,
-            came,
-            watched,
-            leased: false,
-            used: now,
-            roster,
-        }
+        Self { options, is_history: false, number, entries, came, leased: false, used: now, roster }
     }
 
     /// A message comes, as its last one.
@@ -167,7 +145,6 @@ impl Queue {
 
     /// What is left of it when the store is opened.
     pub(crate) fn opened(&mut self, now: Duration) {
-        self.watched = self.is_history || has_limits(&self.options);
         (self.used, self.leased) = (now, false);
         self.roster = Roster::default();
         self.entries.retain(|entry| entry.durability != Durability::Transient);

@@ -101,6 +101,7 @@ impl Getter {
             let since = || roster.get()?.waited_since(false);
             let limits = Limits::of(&getter.queue);
             let next = next_to_deal(&getter.core, &getter.queue, source, leaving, limits, &since)?;
+            source.tell_of_old(&getter.core, &getter.queue);
             if alone {
                 source.rest();
             }

@@ -15,7 +15,7 @@ use std::{
 use fanlog_segment_format::Offset;
 
 use super::{
-    Claim, Dispatch, Ready,
+    Claim, Dispatch, Reader, Ready,
     source::{Next, Source},
     waited::Since,
 };
@@ -318,6 +318,31 @@ pub(crate) fn trim(core: &Core, queue: &Arc<Queue>) -> Result<(usize, Option<u64
         dispatch.source.rest();
     }
     Ok((outdated + expired + dropped, next_us))
+}
+
+/// Whether the next of the queue's messages, or one that is not due, may expire although the queue has no
+/// limits. What has expired is dropped.
+///
+/// # Errors
+///
+/// If the log could not be read.
+pub(crate) fn has_times(core: &Core, queue: &Arc<Queue>) -> Result<bool> {
+    let dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
+    if dispatch.get().is_none() {
+        // Nobody has taken any: nothing is made that stays.
+        for mut reader in Reader::of_levels(queue) {
+            let head = reader.peek(core, queue)?.and_then(|_| reader.show(core, queue));
+            if reader.delayed() > 0 || head.is_some_and(|head| head.fields.expiry_us.is_some()) {
+                return Ok(true);
+            }
+        }
+        return Ok(false);
+    }
+    drop(dispatch);
+    let (left, next_us) = trim(core, queue)?;
+    let dispatch = queue.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
+    let delayed = dispatch.get().map_or(0, Dispatch::delayed);
+    Ok(left > 0 || next_us.is_some() || delayed > 0)
 }
 
 /// The next message to be dealt; what must not be dealt any more leaves. `since` tells since when

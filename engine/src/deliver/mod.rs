@@ -46,7 +46,7 @@ pub(crate) use self::{
     earlier::Earlier,
     get::{get, peek},
     hold::{hold, release},
-    leaving::trim,
+    leaving::{has_times, trim},
     level::Level,
     purge::purge,
     reader::{Fields, Guard, Part, Reader, Ready},
@@ -171,12 +171,14 @@ impl Dispatch {
         let Some(roster) = roster.get_mut() else { return Ok(()) };
         let limits = Limits::of(queue);
         let single = queue.options().single_active_consumer;
-        roster.deal(single, DEAL_MAX, |since| {
+        let dealt = roster.deal(single, DEAL_MAX, |since| {
             match next_to_deal(core, queue, source, leaving, limits, since)? {
                 Next::Message(ready, _) => Ok(Some(ready)),
                 Next::Waits | Next::Nothing => Ok(None),
             }
-        })
+        });
+        source.tell_of_old(core, queue);
+        dealt
     }
 }
 

@@ -39,6 +39,8 @@ pub(super) struct Source {
     dealt_since: u32,
     /// A commit of its own was asked for as well.
     hurried: bool,
+    /// A message was taken that was there when the store was opened.
+    took_old: bool,
 }
 
 /// What is ready in one level: what came back, and where it goes on in the log.
@@ -230,7 +232,23 @@ impl Source {
         let reader = &mut self.readers[at];
         let taken =
             if due.is_some() { reader.take_due(core, queue) } else { reader.take(core, queue) };
-        Ok(taken.map_or(Next::Nothing, |ready| Next::Message(ready, true)))
+        let Some(ready) = taken else { return Ok(Next::Nothing) };
+        if ready.offset < core.recovery.end {
+            self.took_old = true;
+            if ready.fields.expiry_us.is_some() {
+                // Should it come back, its time goes on.
+                core.limits.watch(core, Arc::clone(queue));
+            }
+        }
+        Ok(Next::Message(ready, true))
+    }
+
+    /// Has the background look at the head that the queue has now, if one from before the store was
+    /// opened was taken.
+    pub(super) fn tell_of_old(&mut self, core: &Core, queue: &Queue) {
+        if std::mem::take(&mut self.took_old) {
+            core.limits.took_old(queue);
+        }
     }
 
     /// Whether a message may be handed out. Asks for a lease ahead of time.

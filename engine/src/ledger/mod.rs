@@ -259,6 +259,11 @@ impl Ledger {
         self.queues.values()
     }
 
+    /// Those from an id on, in the order of their ids.
+    pub(crate) fn queues_from(&self, id: QueueId) -> impl Iterator<Item = &Arc<Queue>> {
+        self.queues.range(id..).map(|(_, queue)| queue)
+    }
+
     /// Applies the control records of one batch, then counts its messages.
     ///
     /// # Errors
