@@ -12,6 +12,8 @@ use fanlog_tests::around;
 use fanlog_tests::random::Random;
 use fanlog_tests::world::{Plan, Remains, Stop, World};
 
+const BLOCK: usize = 4096;
+
 /// What was done to a store, and what came of it.
 #[derive(Debug, Default)]
 struct Tally {
@@ -129,7 +131,13 @@ fn files(disk: &MemoryStorage) -> Vec<(String, u64)> {
     files
 }
 
-/// Changes one bit at a time, each in another copy of the disk.
+/// How many seeds a test gets: more, if that is asked for.
+fn seeds(usual: u64) -> u64 {
+    let asked = std::env::var("FANLOG_DAMAGE_SEEDS").ok();
+    asked.and_then(|asked| asked.parse().ok()).unwrap_or(usual)
+}
+
+/// Changes a bit, or loses or repeats a block of the disk's, each in another copy of it.
 #[track_caller]
 fn change_bytes(remains: &Remains, seed: u64, tally: &mut Tally) {
     let mut random = Random::new(seed);
@@ -140,17 +148,39 @@ fn change_bytes(remains: &Remains, seed: u64, tally: &mut Tally) {
         // Where most bytes mean something: near the start, or anywhere.
         let bound = if random.chance(50) { (*bytes).min(20_000) } else { *bytes };
         let position = random.below(bound);
-        let xor = 1 << random.below(8);
-        disk.corrupt(name, position, xor).unwrap();
+        let what = if random.chance(70) {
+            let xor = 1 << random.below(8);
+            disk.corrupt(name, position, xor).unwrap();
+            format!("{xor}")
+        } else {
+            change_block(&disk, name, position, &mut random)
+        };
         judge(remains, &disk, tally)
-            .unwrap_or_else(|problem| panic!("seed {seed} {name} {position} {xor}: {problem}"));
+            .unwrap_or_else(|problem| panic!("seed {seed} {name} {position} {what}: {problem}"));
     }
+}
+
+/// A block was not written, or another one of the file in its place. Says which.
+fn change_block(disk: &MemoryStorage, name: &str, position: u64, random: &mut Random) -> String {
+    let mut content = disk.read_file(name).unwrap();
+    let blocks = content.len().div_ceil(BLOCK);
+    let at = usize::try_from(position).unwrap() / BLOCK * BLOCK;
+    let end = content.len().min(at + BLOCK);
+    let from = random.place(blocks) * BLOCK;
+    let lost = random.chance(50) || content.len() - from < end - at;
+    if lost {
+        content[at..end].fill(0);
+    } else {
+        content.copy_within(from..from + end - at, at);
+    }
+    disk.write_file(name, &content).unwrap();
+    if lost { "lost".to_owned() } else { format!("is that of {from}") }
 }
 
 #[test]
 fn a_changed_byte_is_noticed_or_means_nothing() {
     let mut tally = Tally::default();
-    for seed in 0..12 {
+    for seed in 0..seeds(12) {
         change_bytes(&closed_store(seed), seed, &mut tally);
     }
     println!("{tally:?}");
@@ -161,7 +191,7 @@ fn a_changed_byte_is_noticed_or_means_nothing() {
 #[test]
 fn a_changed_byte_is_noticed_after_a_crash_too() {
     let mut tally = Tally::default();
-    for seed in 40..56 {
+    for seed in 40..40 + seeds(16) {
         let mut world = World::new(Plan::new(seed));
         let mut outcome = world.open().and_then(|()| world.set_up()).and_then(|()| world.run(200));
         for _ in 0..3 {

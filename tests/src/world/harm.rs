@@ -102,6 +102,12 @@ impl World {
 
     /// Power fails after a second of rest: what is there was vouched for, and can be no torn tail.
     fn crash_at_rest(&mut self) -> Work {
+        self.wait_for_all()?;
+        self.settle()?;
+        // So that the last batch matters.
+        if let Some(queue) = self.model.topology.plain_queue() {
+            self.publish_to("", &queue)?;
+        }
         for _ in 0..3 {
             self.settle()?;
             self.clock.advance(Duration::from_millis(1100));
