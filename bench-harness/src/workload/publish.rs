@@ -43,8 +43,9 @@ pub(crate) struct Options {
     /// Rounds; the median is shown with the lowest and the highest
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Segments of written blocks that the store keeps ready, 64 MiB each
-    #[arg(long, default_value_t = 12)]
+    /// Segments of written blocks that the store keeps ready, 64 MiB each: the floor too is measured
+    /// over blocks that were written before
+    #[arg(long, default_value_t = 24)]
     segments_ahead: usize,
     /// How bytes reach the disk
     #[arg(long, value_enum, default_value_t)]
