@@ -44,7 +44,7 @@ use crate::{
     named::NamedPublishers,
     publish::route_definition,
     queue::Queue,
-    route::{Change, Entry, Matched, Records, Routed, SharedRoutes, Tables, unroutable},
+    route::{Change, Entry, Holds, Matched, Records, Routed, SharedRoutes, Tables, unroutable},
     stats::Counters,
     storage::Storage,
     supply::Supply,
@@ -291,7 +291,7 @@ impl Core {
             None => self.define_route(exchange, key, headers, transient)?,
         };
         let entry = Entry::new(exchange, key, routed);
-        if entry.routed.by_key {
+        if entry.routed.holds == Holds::ForKey {
             remembered.remember(Arc::clone(&entry));
         }
         Ok(entry)

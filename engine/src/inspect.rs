@@ -303,7 +303,12 @@ pub(crate) fn stats(core: &Core) -> Stats {
     stats.deleted_but_held_bytes = keeper::held_bytes(core);
     stats.window_bytes = core.log.window_bytes() as u64;
     stats.pinned_bytes = core.pinned_bytes() as u64;
-    stats.unconfirmed_bytes = core.append.lock().unconfirmed() as u64;
+    let appender = core.append.lock();
+    let (published, unconfirmed) = (appender.published(), appender.unconfirmed());
+    drop(appender);
+    stats.published_messages = published.messages;
+    stats.published_bytes = published.payload_bytes;
+    stats.unconfirmed_bytes = unconfirmed as u64;
     stats.mapped_bytes = core.log.mapped_bytes();
     stats.index_bytes = segments.iter().map(|segment| segment.index_bytes() as u64).sum();
     if let Some(oldest) = core.keeper.oldest.get(core) {

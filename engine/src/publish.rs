@@ -87,7 +87,7 @@ impl Publisher {
     /// Nothing was stored, in each of these cases.
     pub fn publish(&self, message: &Message<'_>) -> Result<Ticket> {
         let messages = std::slice::from_ref(message);
-        Ok(self.append(messages, ALONE, false, Wait::AsConfigured)?.0)
+        self.append(messages, ALONE, false, Wait::AsConfigured)
     }
 
     /// Like [`Publisher::publish`], but where buffers are full it waits without a thread of its own,
@@ -107,7 +107,7 @@ impl Publisher {
                     core.supply.check_room(core, message.record_bytes_max())?;
                     space.await;
                 }
-                other => return Ok(other?.0),
+                other => return other,
             }
         }
     }
@@ -140,8 +140,8 @@ impl Publisher {
     /// Publishes a message, and writes it in this thread if the caller is alone.
     fn lead(&self, message: &Message<'_>) -> Result<Ticket> {
         let messages = std::slice::from_ref(message);
-        let (ticket, lead) = self.append(messages, ALONE, true, Wait::AsConfigured)?;
-        if lead {
+        let ticket = self.append(messages, ALONE, true, Wait::AsConfigured)?;
+        if ticket.leads() {
             self.shared.core.lead();
         }
         Ok(ticket)
@@ -159,9 +159,9 @@ impl Publisher {
     pub fn publish_batch(&self, messages: &[Message<'_>]) -> Result<Ticket> {
         if messages.is_empty() {
             let first = self.shared.core.append.lock().next_offset();
-            return Ok(self.ticket(Placed { batch: None, first, messages: 0, repeat: false }));
+            return Ok(self.ticket(Placed::nothing(first)));
         }
-        Ok(self.append(messages, BATCH, false, Wait::AsConfigured)?.0)
+        self.append(messages, BATCH, false, Wait::AsConfigured)
     }
 
     /// Publishes messages as one and waits for their confirm. A caller that is alone writes them by
@@ -174,8 +174,8 @@ impl Publisher {
         if messages.is_empty() {
             return self.publish_batch(messages)?.wait();
         }
-        let (ticket, lead) = self.append(messages, BATCH, true, Wait::AsConfigured)?;
-        if lead {
+        let ticket = self.append(messages, BATCH, true, Wait::AsConfigured)?;
+        if ticket.leads() {
             self.shared.core.lead();
         }
         ticket.wait()
@@ -184,7 +184,7 @@ impl Publisher {
     /// Appends messages and ack records, either perhaps none, as one.
     pub(crate) fn publish_with(&self, messages: &[Message<'_>], acks: &[u8]) -> Result<Ticket> {
         let whole = Whole { what: "transaction", acks, sync: true, ..BATCH };
-        Ok(self.append(messages, whole, false, Wait::AsConfigured)?.0)
+        self.append(messages, whole, false, Wait::AsConfigured)
     }
 
     /// Appends a message of a named publisher.
@@ -196,14 +196,14 @@ impl Publisher {
     ) -> Result<Ticket> {
         let whole = Whole { numbered: Some((known, sequence)), ..ALONE };
         let messages = std::slice::from_ref(message);
-        Ok(self.append(messages, whole, false, Wait::AsConfigured)?.0)
+        self.append(messages, whole, false, Wait::AsConfigured)
     }
 
     /// The ticket of a message that was placed before, in this batch, if it is not confirmed.
     pub(crate) fn repeat(&self, batch: Option<u64>) -> Ticket {
         let first = self.shared.core.append.lock().next_offset();
         let batch = batch.map(BatchNumber);
-        self.ticket(Placed { batch, first, messages: 0, repeat: true })
+        self.ticket(Placed { batch, repeat: true, ..Placed::nothing(first) })
     }
 
     /// Whether a message could be published now: the size of its record, and the limit for records
@@ -234,7 +234,7 @@ impl Publisher {
         whole: Whole<'_>,
         blocking: bool,
         wait: Wait,
-    ) -> Result<(Ticket, bool)> {
+    ) -> Result<Ticket> {
         let core = &*self.shared.core;
         core.check_writable()?;
         let time_us = core.clock.wall_us();
@@ -276,20 +276,18 @@ impl Publisher {
                 // A number is used by what has a place.
                 if need.messages == 0 && whole.acks.is_empty() {
                     let first = state.next_offset();
-                    let placed = Placed { batch: None, first, messages: 0, repeat: false };
-                    return Ok((self.ticket(placed), false));
+                    return Ok(self.ticket(Placed::nothing(first)));
                 }
             }
-            let (placed, lead) = records.place(core, state, need, promise, blocking);
-            let ticket = self.ticket(placed);
+            let ticket = self.ticket(records.place(core, state, need, promise, blocking));
             if full.is_empty() {
-                return Ok((ticket, lead));
+                return Ok(ticket);
             }
             core.stats.refused(full.len());
             core.stats.dead_lettered(letters.len() as u64);
             // Its copies are dead letters like any other.
             let stored = u32::from(routed.of(0).is_some());
-            return Ok((ticket.refused_by(gate::names(&full).into(), stored), lead));
+            return Ok(ticket.refused_by(gate::names(&full).into(), stored));
         }
     }
 }

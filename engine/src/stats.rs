@@ -195,8 +195,6 @@ fn bucket_end(at: usize) -> u64 {
 /// The counters themselves.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    published_messages: Counter,
-    published_bytes: Counter,
     confirmed_messages: Counter,
     repeated: Counter,
     publishers_evicted: Counter,
@@ -238,11 +236,6 @@ fn read(counter: &AtomicU64) -> u64 {
 }
 
 impl Counters {
-    pub(crate) fn published(&self, messages: u64, bytes: u64) {
-        add(&self.published_messages, messages);
-        add(&self.published_bytes, bytes);
-    }
-
     pub(crate) fn repeated(&self) {
         add(&self.repeated, 1);
     }
@@ -365,8 +358,8 @@ impl Counters {
     pub(crate) fn snapshot(&self, backend: Backend) -> Stats {
         Stats {
             backend,
-            published_messages: read(&self.published_messages),
-            published_bytes: read(&self.published_bytes),
+            published_messages: 0,
+            published_bytes: 0,
             confirmed_messages: read(&self.confirmed_messages),
             repeated_messages: read(&self.repeated),
             publishers_evicted: read(&self.publishers_evicted),

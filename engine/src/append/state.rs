@@ -159,6 +159,16 @@ pub(crate) struct Appender {
     pub(crate) blocked: u32,
     /// Why nothing more is taken.
     pub(crate) end: Option<Error>,
+    /// What publishers placed since the store was opened. Here, under a lock that they have anyway: a
+    /// counter that all of them share would be one more line of memory to fight for.
+    published: Published,
+}
+
+/// Messages, and the bytes of their payloads.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Published {
+    pub(crate) messages: u64,
+    pub(crate) payload_bytes: u64,
 }
 
 impl Appender {
@@ -187,6 +197,7 @@ impl Appender {
             out_of_space: None,
             blocked: 0,
             end: None,
+            published: Published::default(),
         }
     }
 
@@ -326,6 +337,16 @@ impl Appender {
         self.open.messages += 1;
         self.open.sync |= sync;
         offset
+    }
+
+    /// Takes note of what a publisher placed, for the statistics.
+    pub(crate) fn note_published(&mut self, messages: u32, payload_bytes: u64) {
+        self.published.messages += u64::from(messages);
+        self.published.payload_bytes += payload_bytes;
+    }
+
+    pub(crate) fn published(&self) -> Published {
+        self.published
     }
 
     /// Takes note of a publisher's call, whose messages are placed next.

@@ -30,7 +30,17 @@ pub(super) struct Placed {
     pub(super) messages: u32,
     /// The message was placed by an earlier publish.
     pub(super) repeat: bool,
+    /// The caller commits it: nobody else was woken.
+    pub(super) lead: bool,
 }
+
+impl Placed {
+    /// Nothing: what comes next gets the offset `first`.
+    pub(super) fn nothing(first: Offset) -> Self {
+        Self { batch: None, first, messages: 0, repeat: false, lead: false }
+    }
+}
+
 /// What is placed as one.
 #[derive(Clone, Copy)]
 pub(super) struct Whole<'a> {
@@ -141,7 +151,7 @@ impl<'a> Records<'a> {
         need: Need,
         promise: Option<Promise>,
         blocking: bool,
-    ) -> (Placed, bool) {
+    ) -> Placed {
         let lead = blocking && core.may_lead(&state);
         state.make_room(core.append.pool(), need);
         state.note_call();
@@ -151,6 +161,7 @@ impl<'a> Records<'a> {
             first: state.next_offset(),
             messages: need.messages,
             repeat: false,
+            lead,
         };
         if !self.whole.acks.is_empty() {
             state.acks(self.whole.acks);
@@ -189,6 +200,7 @@ impl<'a> Records<'a> {
         } else {
             state.should_wake()
         };
+        state.note_published(need.messages, payload_bytes);
         drop(state);
         let lent = !loans.is_empty();
         for (mut loan, payload) in loans {
@@ -196,7 +208,6 @@ impl<'a> Records<'a> {
             copy.copy_from_slice(payload);
             padding.fill(0);
         }
-        core.stats.published(u64::from(need.messages), payload_bytes);
         for (at, message) in self.messages.iter().enumerate() {
             let Some(routed) = self.routed.of(at) else { continue };
             for gate in routed.gates.iter().flat_map(|gates| gates.iter()) {
@@ -209,7 +220,7 @@ impl<'a> Records<'a> {
         if lent {
             core.loan_filled();
         }
-        (placed, lead)
+        placed
     }
 }
 
@@ -244,7 +255,7 @@ pub(crate) fn place_routed(
     if !same || version.is_some_and(|version| version != state.version) {
         return Ok(None);
     }
-    Ok(records.place(core, state, need, promise, false).0.batch)
+    Ok(records.place(core, state, need, promise, false).batch)
 }
 
 /// The record that defines a route, encoded.

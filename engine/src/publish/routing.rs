@@ -9,7 +9,7 @@ use super::{
 use crate::{
     Durability, Error, Message, Result, dead_letter,
     gate::{self, Gate},
-    route::{RouteCache, Routed},
+    route::{Holds, RouteCache, Routed},
 };
 
 impl Publisher {
@@ -85,7 +85,7 @@ impl Publisher {
         match core.route(exchange, key, message.headers, transient) {
             Ok(entry) => {
                 let routed = entry.routed.clone();
-                if routed.by_key {
+                if routed.holds == Holds::ForKey {
                     cache.remember(entry);
                 }
                 let version = routed.version;

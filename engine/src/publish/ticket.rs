@@ -61,6 +61,11 @@ impl Ticket {
         self.placed.repeat
     }
 
+    /// Whoever has it commits it.
+    pub(super) fn leads(&self) -> bool {
+        self.placed.lead
+    }
+
     /// The number of the batch whose confirm this ticket waits for; none for an empty list.
     pub(crate) fn number(&self) -> Option<u64> {
         self.placed.batch.map(|batch| batch.0)

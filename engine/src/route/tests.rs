@@ -172,7 +172,7 @@ fn a_remembered_route_is_found_until_another_takes_its_slot() {
         route: RouteId(route),
         exchange: ExchangeId(1),
         version: 3,
-        by_key: true,
+        holds: Holds::ForKey,
         gates: None,
     };
     cache.remember(Entry::new("x", "a", routed(1)));
@@ -190,7 +190,7 @@ fn a_publisher_with_many_keys_remembers_most_of_them_and_one_with_very_many_only
         route: RouteId(1),
         exchange: ExchangeId(1),
         version,
-        by_key: true,
+        holds: Holds::ForKey,
         gates: None,
     };
     let found = |keys: u32, rounds: u32| {
@@ -214,7 +214,7 @@ fn the_shared_cache_forgets_all_when_the_topology_changes() {
         route: RouteId(1),
         exchange: ExchangeId(1),
         version,
-        by_key: true,
+        holds: Holds::ForKey,
         gates: None,
     };
     for key in 0..100 {
