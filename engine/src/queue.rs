@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    num::NonZeroU64,
     ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -40,12 +41,12 @@ pub(crate) struct Dirty {
     settled: Amount,
     /// Acks that transactions write, not known to be confirmed yet.
     committing: OnDemand<Vec<Committing>>,
-    /// The lease that delivery wants: everything below may be handed out.
-    lease: Option<Offset>,
+    /// One past the lease that delivery wants: everything below that may be handed out.
+    lease: Option<NonZeroU64>,
     /// How often messages that came back were handed out, where that is not written yet.
     counts: OnDemand<BTreeMap<u64, u32>>,
-    /// The commit that will carry this, if the queue is on its list.
-    listed: Option<u64>,
+    /// One past the commit that will carry this, if the queue is on its list.
+    listed: Option<NonZeroU64>,
 }
 
 /// Delivery counts that go with one commit at the most.
@@ -343,7 +344,7 @@ impl Queue {
     /// Asks for a lease: everything below `offset` may be handed out once it is in the log.
     pub(crate) fn want_lease(self: &Arc<Self>, list: &DirtyQueues, offset: Offset) {
         let mut dirty = self.dirty();
-        dirty.lease = Some(offset);
+        dirty.lease = NonZeroU64::new(offset.0.saturating_add(1));
         self.enlist(dirty, list);
     }
 
@@ -404,10 +405,10 @@ impl Queue {
         list: &DirtyQueues,
     ) -> (u64, bool) {
         if let Some(commit) = dirty.listed {
-            return (commit, false);
+            return (commit.get() - 1, false);
         }
         let (commit, first) = list.push(Arc::clone(self));
-        dirty.listed = Some(commit);
+        dirty.listed = NonZeroU64::new(commit + 1);
         (commit, first)
     }
 
@@ -423,7 +424,8 @@ impl Queue {
             let kept = AckBytes(&set);
             Control::Purge { queue: self.id, to, messages, bytes, kept }.encode(out);
         }
-        if let Some(offset) = dirty.lease.take() {
+        if let Some(lease) = dirty.lease.take() {
+            let offset = Offset(lease.get() - 1);
             Control::DeliveryMark { queue: self.id, offset }.encode(out);
         }
         if let Some(counts) = dirty.counts.get_mut() {

@@ -1,7 +1,7 @@
 //! What a queue hands out next: of the highest priority, what came back first, then the log, as far
 //! as the lease goes.
 
-use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
+use std::{cmp::Reverse, collections::BTreeMap, num::NonZeroU64, sync::Arc};
 
 use fanlog_segment_format::Offset;
 
@@ -33,7 +33,7 @@ pub(super) struct Source {
     /// The highest level first, and in each in the order of the log.
     returned: OnDemand<BTreeMap<(Reverse<u8>, Offset), Claim>>,
     /// The lease asked for and not granted yet.
-    wanted: Option<Offset>,
+    wanted: Option<NonZeroU64>,
     /// Where the last lease was asked for, and messages dealt since: how sparse the queue is.
     leased_at: Offset,
     dealt_since: u32,
@@ -254,7 +254,7 @@ impl Source {
     /// Whether a message may be handed out. Asks for a lease ahead of time.
     fn is_leased(&mut self, core: &Core, queue: &Arc<Queue>, offset: Offset) -> bool {
         let mark = queue.mark();
-        if self.wanted.is_some_and(|wanted| mark >= wanted) {
+        if self.wanted.is_some_and(|wanted| mark.0 >= wanted.get()) {
             self.wanted = None;
         }
         let sparse = self.sparseness(offset);
@@ -262,7 +262,8 @@ impl Source {
         if left <= LEASE_ASKED * sparse && self.wanted.is_none() {
             let wanted = Offset(offset.0.saturating_add(LEASE_MESSAGES * sparse));
             if wanted > mark {
-                self.wanted = Some(wanted);
+                // Above the mark, so never 0.
+                self.wanted = NonZeroU64::new(wanted.0);
                 self.hurried = false;
                 self.leased_at = offset;
                 self.dealt_since = 0;

@@ -268,10 +268,10 @@ fn queue_entry(queue: &Queue, state: &QueueLedger, applied: BatchNumber) -> Queu
         acked_messages: state.acked.messages,
         acked_bytes: state.acked.bytes,
         mark: state.mark,
-        left_messages: state.left.messages,
-        left_bytes: state.left.bytes,
+        left_messages: state.left().messages,
+        left_bytes: state.left().bytes,
         members: state.members.clone(),
-        bases: state.bases.clone(),
+        bases: state.bases().to_vec(),
         counts: state.counts.entries(),
         parts: state.parts.iter().map(Part::entry).collect(),
     }

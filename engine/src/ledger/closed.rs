@@ -161,8 +161,8 @@ impl Ledger {
                 let mut state = queue.ledger();
                 if route.groups.iter().any(|&group| state.is_member(group)) {
                     let since = route.counted.less(state.base(*id));
-                    state.left = state.left.plus(since);
-                    state.bases.retain(|base| base.route != *id);
+                    state.add_left(since);
+                    state.retain_bases(|base| base.route != *id);
                 }
             }
             groups.extend(route.groups.iter().copied());

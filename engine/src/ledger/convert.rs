@@ -9,7 +9,8 @@ use std::{ops::Range, sync::Arc};
 use fanlog_segment_format::{Offset, SegmentId};
 
 use super::{
-    Ledger, count,
+    Ledger,
+    count::{self, ByGroup},
     queue_ledger::{Amount, How, QueueLedger},
 };
 use crate::{
@@ -25,11 +26,6 @@ fn range_of(segments: &[Arc<Segment>]) -> Range<Offset> {
     first..end.unwrap_or(Offset(u64::MAX))
 }
 
-/// Those that hold messages. A part that starts where an empty one does is the next one's.
-fn filled(sources: &[Arc<Segment>]) -> impl Iterator<Item = &Arc<Segment>> {
-    sources.iter().filter(|source| !source.is_empty())
-}
-
 /// Whether a queue has parts in these offsets, or should have: where it has not begun, its messages
 /// all stay, and are counted when it begins.
 fn is_within(state: &QueueLedger, range: &Range<Offset>) -> bool {
@@ -37,36 +33,47 @@ fn is_within(state: &QueueLedger, range: &Range<Offset>) -> bool {
     state.floor() < range.end && (begun || state.floor() > range.start)
 }
 
+/// Sealed neighbours, in order, about to be replaced by one segment, and what is listed in each.
+pub(crate) struct Sources<'a> {
+    segments: &'a [Arc<Segment>],
+    listed: Vec<ByGroup>,
+}
+
+impl<'a> Sources<'a> {
+    /// # Errors
+    ///
+    /// A footer could not be read.
+    pub(crate) fn of(log: &Log, segments: &'a [Arc<Segment>]) -> Result<Self> {
+        let listed = segments.iter().map(|segment| ByGroup::of(log, segment));
+        Ok(Self { segments, listed: listed.collect::<Result<_>>()? })
+    }
+
+    /// Those that hold messages. A part that starts where an empty one does is the next one's.
+    fn filled(&self) -> impl Iterator<Item = (&Arc<Segment>, &ByGroup)> {
+        self.segments.iter().zip(&self.listed).filter(|(source, _)| !source.is_empty())
+    }
+}
+
 impl Ledger {
     /// Has the parts of these queues in `sources` say what is left.
     ///
     /// The caller keeps checkpoints from being put together meanwhile, and gives the ledger back
     /// before the next few: acks go on.
-    ///
-    /// # Errors
-    ///
-    /// A footer could not be read. What was done by then is right all the same.
     #[expect(clippy::unused_self, reason = "whoever has the ledger keeps acks from being applied")]
-    pub(crate) fn convert(
-        &self,
-        log: &Log,
-        sources: &[Arc<Segment>],
-        queues: &[Arc<Queue>],
-    ) -> Result<()> {
-        let range = range_of(sources);
+    pub(crate) fn convert(&self, log: &Log, sources: &Sources<'_>, queues: &[Arc<Queue>]) {
+        let range = range_of(sources.segments);
         for queue in queues {
             if !is_within(&queue.ledger(), &range) {
                 continue;
             }
-            for source in filled(sources) {
-                let left = left_of(queue, log, source)?;
+            for (source, listed) in sources.filled() {
+                let left = left_of(queue, log, source, listed);
                 let mut state = queue.ledger();
                 if source.end_offset().is_some_and(|end| state.floor() < end) {
                     state.set_part(source.first_offset(), How::Left(left));
                 }
             }
         }
-        Ok(())
     }
 
     /// Counts segment `id` in the place of `sources`, which it replaces.
@@ -75,27 +82,23 @@ impl Ledger {
     /// the first of them does. `queues` are all that [`queues_in`](Self::queues_in) found there, and
     /// were [converted](Self::convert) but for what began since. Returns false, having changed
     /// nothing, while departures wait to be counted off: those need the old files.
-    ///
-    /// # Errors
-    ///
-    /// A footer could not be read: nothing was changed.
     pub(crate) fn rewritten(
         &mut self,
         log: &Log,
-        sources: &[Arc<Segment>],
+        sources: &Sources<'_>,
         queues: &[Arc<Queue>],
         id: SegmentId,
-    ) -> Result<bool> {
+    ) -> bool {
         if self.has_departures() {
-            return Ok(false);
+            return false;
         }
-        let range = range_of(sources);
+        let range = range_of(sources.segments);
         let mut parts = Vec::new();
         for queue in queues {
             if is_within(&queue.ledger(), &range) {
                 let mut left = Amount::default();
-                for source in filled(sources) {
-                    left = left.plus(left_of(queue, log, source)?);
+                for (source, listed) in sources.filled() {
+                    left = left.plus(left_of(queue, log, source, listed));
                 }
                 parts.push((queue, left));
             }
@@ -105,9 +108,9 @@ impl Ledger {
             state.parts.retain(|part| !range.contains(&part.first));
             state.set_part(range.start, How::Left(left));
         }
-        let ids: Vec<SegmentId> = sources.iter().map(|segment| segment.id()).collect();
+        let ids: Vec<SegmentId> = sources.segments.iter().map(|segment| segment.id()).collect();
         self.live.merge(&ids, id, range.start);
-        Ok(true)
+        true
     }
 
     /// The queues that messages of these segments went to, each once.
@@ -129,22 +132,20 @@ impl Ledger {
 }
 
 /// What the queue has left in this segment.
-fn left_of(queue: &Queue, log: &Log, segment: &Arc<Segment>) -> Result<Amount> {
+fn left_of(queue: &Queue, log: &Log, segment: &Segment, listed: &ByGroup) -> Amount {
     let state = queue.ledger();
     let part = state.part(segment.first_offset());
-    if let Some(How::Left(left)) = part {
-        return Ok(left);
-    }
-    let members = state.members.clone();
     match part {
+        Some(How::Left(left)) => left,
         Some(How::Acked(acked)) => {
+            let members = state.members.clone();
             drop(state);
-            Ok(count::routed(log, segment, &members, Offset(u64::MAX))?.less(acked))
+            listed.routed(log, &members, Offset(u64::MAX)).less(acked)
         }
-        _ if segment.end_offset().is_some_and(|end| end <= state.floor()) => Ok(Amount::default()),
-        _ => {
+        None if segment.end_offset().is_some_and(|end| end <= state.floor()) => Amount::default(),
+        None => {
             let unacked = |offset| !state.acks.contains(offset);
-            count::routed_if(log, segment, &members, unacked)
+            listed.routed_if(log, &state.members, unacked)
         }
     }
 }

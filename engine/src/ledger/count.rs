@@ -2,7 +2,10 @@
 //!
 //! Pure reading of footers and indexes; no lock of the ledger is needed.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use fanlog_segment_format::{GroupId, Offset, RouteId, checkpoint::MemberEntry};
 
@@ -279,6 +282,68 @@ pub(crate) fn routed_if(
         }
     }
     Ok(sum)
+}
+
+/// A segment's listings by group: what a queue got there is found without a look at the routes of others,
+/// of which there may be a hundred thousand.
+pub(crate) struct ByGroup {
+    listings: Vec<Listing>,
+    /// Listings, and places in the lists of their routes.
+    places: HashMap<GroupId, Vec<(u32, u32)>>,
+}
+
+impl ByGroup {
+    /// # Errors
+    ///
+    /// As [`routed`].
+    pub(crate) fn of(log: &Log, segment: &Arc<Segment>) -> Result<Self> {
+        let listings = listings(log, segment)?;
+        let mut places: HashMap<GroupId, Vec<(u32, u32)>> = HashMap::new();
+        for (number, listing) in (0..).zip(&listings) {
+            for at in 0..listing.routes() {
+                let Some(groups) = log.route_groups(listing.route(at).0) else { continue };
+                for &group in &*groups {
+                    places.entry(group).or_default().push((number, at));
+                }
+            }
+        }
+        Ok(Self { listings, places })
+    }
+
+    /// The routes of which a queue with these memberships may have got something, each once.
+    fn of_members(&self, members: &[MemberEntry]) -> impl Iterator<Item = (&Listing, u32)> {
+        let groups = members.iter().filter_map(|member| self.places.get(&member.group));
+        let mut places: Vec<(u32, u32)> = groups.flatten().copied().collect();
+        places.sort_unstable();
+        places.dedup();
+        places.into_iter().filter_map(|(number, at)| {
+            self.listings.get(number as usize).map(|listing| (listing, at))
+        })
+    }
+
+    /// What went, before `before`, to a queue with these memberships.
+    pub(crate) fn routed(&self, log: &Log, members: &[MemberEntry], before: Offset) -> Amount {
+        let parts = self.of_members(members).filter_map(|(listing, at)| {
+            let groups = log.route_groups(listing.route(at).0)?;
+            Some(listing.routed(at, members, &groups, before))
+        });
+        parts.fold(Amount::default(), Amount::plus)
+    }
+
+    /// The same of those messages alone of which `counts` says so, given their offsets.
+    pub(crate) fn routed_if(
+        &self,
+        log: &Log,
+        members: &[MemberEntry],
+        counts: impl Fn(u64) -> bool + Copy,
+    ) -> Amount {
+        let parts = self.of_members(members).filter_map(|(listing, at)| {
+            let (route, all) = listing.route(at);
+            let ranges = ranges(members, &log.route_groups(route)?, u64::MAX);
+            (!ranges.is_empty()).then(|| one_by_one(listing, at, all, &ranges, counts))
+        });
+        parts.fold(Amount::default(), Amount::plus)
+    }
 }
 
 fn one_by_one(

@@ -3,12 +3,12 @@
 //! The commit only notes it; the keeper reads the footers. Until then the segments count more as
 //! outstanding than there is, which keeps them a little longer.
 
-use std::sync::Arc;
+use std::{cell::OnceCell, sync::Arc};
 
 use fanlog_segment_format::{Offset, SegmentId, checkpoint::MemberEntry};
 
 use super::{
-    count,
+    count::{self, ByGroup},
     queue_ledger::{Amount, How, Part, QueueLedger},
 };
 use crate::log::{Log, segment::Segment};
@@ -107,7 +107,7 @@ impl Departure {
     /// How much all of them together are to be counted off in each segment; `None` where it can't be
     /// told.
     ///
-    /// Segment by segment, so that each is mapped once, whatever the number of queues that went.
+    /// Segment by segment, so that each is looked through once, whatever the number of queues that went.
     pub(crate) fn count_off(all: &[Self], log: &Log) -> Vec<(SegmentId, Option<Amount>)> {
         let mut counted = Vec::new();
         for segment in log.segments() {
@@ -115,23 +115,31 @@ impl Departure {
             if concerned.peek().is_none() {
                 continue;
             }
-            // Kept mapped meanwhile. If it can't be read, each of them finds out.
-            let mapped = segment.is_sealed().then(|| log.reader(&segment));
+            // Read once, whatever the number of queues that went; not at all if none needs it.
+            let listed = OnceCell::new();
+            let listed = || {
+                let listed = listed.get_or_init(|| ByGroup::of(log, &segment).ok());
+                listed.as_ref()
+            };
             let sum = concerned.try_fold(Amount::default(), |sum, one| {
-                one.left_in(log, &segment).map(|left| sum.plus(left))
+                one.left_in(log, &segment, &listed).map(|left| sum.plus(left))
             });
             counted.push((segment.id(), sum));
-            drop(mapped);
         }
         counted
     }
 
-    fn left_in(&self, log: &Log, segment: &Arc<Segment>) -> Option<Amount> {
+    fn left_in<'a>(
+        &self,
+        log: &Log,
+        segment: &Segment,
+        listed: &impl Fn() -> Option<&'a ByGroup>,
+    ) -> Option<Amount> {
         let left = match self.part(segment) {
             Some(How::Left(_)) if self.reaches_beyond(segment) => return None,
             Some(How::Left(left)) => left,
             part => {
-                let routed = count::routed(log, segment, &self.members, self.to).ok()?;
+                let routed = listed()?.routed(log, &self.members, self.to);
                 let acked = match part {
                     Some(How::Acked(acked)) => acked.less(self.acked_beyond(segment)?),
                     _ => Amount::default(),
@@ -144,7 +152,7 @@ impl Departure {
             return Some(left);
         }
         let is_kept = |offset: u64| kept.binary_search(&offset).is_ok();
-        let kept = count::routed_if(log, segment, &self.members, is_kept).ok()?;
+        let kept = listed()?.routed_if(log, &self.members, is_kept);
         (left.messages >= kept.messages).then(|| left.less(kept))
     }
 }

@@ -14,7 +14,7 @@
 pub(crate) mod ack_set;
 mod capture;
 pub(crate) mod closed;
-mod convert;
+pub(crate) mod convert;
 pub(crate) mod count;
 mod delivery_counts;
 pub(crate) mod departure;
@@ -37,7 +37,6 @@ use fanlog_segment_format::{
     ack::AckBytes,
     checkpoint::{
         BaseEntry, Checkpoint, ExchangeBindingEntry, ExchangeEntry, GroupEntry, LogHead, NextIds,
-        QueueEntry,
     },
     control::Control,
 };
@@ -46,11 +45,10 @@ use self::{
     ack_set::AckSet,
     capture::Capture,
     closed::Closed,
-    delivery_counts::DeliveryCounts,
     departure::Departure,
     live::{Live, SegmentCount},
     named::Named,
-    queue_ledger::{Amount, Part, QueueLedger},
+    queue_ledger::{Amount, QueueLedger},
 };
 use crate::{
     QueueOptions,
@@ -166,10 +164,10 @@ impl Ledger {
             }
         }
         for entry in &checkpoint.queues {
-            let mut state = queue_of(entry)?;
+            let mut state = QueueLedger::of_entry(entry)?;
             // What is nobody's any more is not counted off.
             let of = |base: &BaseEntry| ledger.routes.get(&base.route);
-            state.bases.retain(|base| of(base).is_none_or(|route| !route.groups.is_empty()));
+            state.retain_bases(|base| of(base).is_none_or(|route| !route.groups.is_empty()));
             let queue = Queue::from_entry(entry, state)?;
             ledger.owners.insert(entry.group, entry.id);
             for member in entry.members.iter().filter(|member| member.group != entry.group) {
@@ -518,7 +516,7 @@ impl Ledger {
             found.queues += 1;
             if found.counted != Amount::default() {
                 let Amount { messages, bytes } = found.counted;
-                state.bases.push(BaseEntry { route, messages, bytes });
+                state.push_base(BaseEntry { route, messages, bytes });
             }
         }
         state.join(group, from);
@@ -544,8 +542,8 @@ impl Ledger {
             if !found.groups.iter().any(|&group| state.is_member(group)) {
                 found.queues = found.queues.saturating_sub(1);
                 let since = found.counted.less(state.base(route));
-                state.left = state.left.plus(since);
-                state.bases.retain(|base| base.route != route);
+                state.add_left(since);
+                state.retain_bases(|base| base.route != route);
             }
         }
         // A membership that saw no message needs no memory.
@@ -666,7 +664,7 @@ impl Ledger {
         }
         routes.sort_unstable();
         routes.dedup();
-        routes.iter().fold(state.left, |sum, route| {
+        routes.iter().fold(state.left(), |sum, route| {
             let counted = self.routes.get(route).map_or(Amount::default(), |route| route.counted);
             sum.plus(counted.less(state.base(*route)))
         })
@@ -719,21 +717,4 @@ impl Ledger {
     pub(crate) fn next_ids(&self) -> NextIds {
         self.next
     }
-}
-
-fn queue_of(entry: &QueueEntry) -> Result<QueueLedger, DecodeError> {
-    let mut acks = AckSet::new(entry.floor.0);
-    acks.apply(fanlog_segment_format::ack::AckBytes(&entry.acks))?;
-    Ok(QueueLedger {
-        applied: entry.applied,
-        counts: DeliveryCounts::of_entries(&entry.counts, &acks),
-        acks,
-        acked: Amount { messages: entry.acked_messages, bytes: entry.acked_bytes },
-        mark: entry.mark,
-        left: Amount { messages: entry.left_messages, bytes: entry.left_bytes },
-        members: entry.members.clone(),
-        bases: entry.bases.clone(),
-        captured: 0,
-        parts: entry.parts.iter().map(Part::of_entry).collect(),
-    })
 }

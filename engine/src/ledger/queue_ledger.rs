@@ -9,10 +9,11 @@
 use fanlog_segment_format::{
     BatchNumber, DecodeError, GroupId, Offset, RouteId,
     ack::AckBytes,
-    checkpoint::{BaseEntry, MemberEntry, PartEntry},
+    checkpoint::{BaseEntry, MemberEntry, PartEntry, QueueEntry},
 };
 
 use super::{ack_set::AckSet, delivery_counts::DeliveryCounts};
+use crate::on_demand::OnDemand;
 
 /// How much of something: messages and their payload bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -73,6 +74,21 @@ impl Part {
     }
 }
 
+/// What routes counted while the queue had no part in them, or has none any more.
+#[derive(Debug, Default)]
+struct Past {
+    /// What came over routes that the queue has left.
+    left: Amount,
+    /// Counts of its routes when it joined them, where they were not zero.
+    bases: Vec<BaseEntry>,
+}
+
+impl Past {
+    fn heap_bytes(&self) -> usize {
+        size_of::<Self>() + self.bases.capacity() * size_of::<BaseEntry>()
+    }
+}
+
 /// The durable state of one queue.
 #[derive(Debug)]
 pub(crate) struct QueueLedger {
@@ -84,11 +100,8 @@ pub(crate) struct QueueLedger {
     pub(crate) mark: Offset,
     /// How often messages that came back were handed out.
     pub(crate) counts: DeliveryCounts,
-    /// What came over routes that the queue has left.
-    pub(crate) left: Amount,
+    past: OnDemand<Past>,
     pub(crate) members: Vec<MemberEntry>,
-    /// Counts of its routes when it joined them, where they were not zero.
-    pub(crate) bases: Vec<BaseEntry>,
     /// In order of offset (Q3).
     pub(crate) parts: Vec<Part>,
     /// The last capture that has taken it.
@@ -103,12 +116,37 @@ impl QueueLedger {
             acked: Amount::default(),
             mark: from,
             counts: DeliveryCounts::default(),
-            left: Amount::default(),
+            past: OnDemand::default(),
             members: vec![MemberEntry { group, from, to: None }],
-            bases: Vec::new(),
             parts: Vec::new(),
             captured: 0,
         }
+    }
+
+    /// The state that a checkpoint holds.
+    ///
+    /// # Errors
+    ///
+    /// If its acks do not decode.
+    pub(crate) fn of_entry(entry: &QueueEntry) -> Result<Self, DecodeError> {
+        let mut acks = AckSet::new(entry.floor.0);
+        acks.apply(AckBytes(&entry.acks))?;
+        let left = Amount { messages: entry.left_messages, bytes: entry.left_bytes };
+        let mut past = OnDemand::default();
+        if left != Amount::default() || !entry.bases.is_empty() {
+            *past.make() = Past { left, bases: entry.bases.clone() };
+        }
+        Ok(Self {
+            applied: entry.applied,
+            counts: DeliveryCounts::of_entries(&entry.counts, &acks),
+            acks,
+            acked: Amount { messages: entry.acked_messages, bytes: entry.acked_bytes },
+            mark: entry.mark,
+            past,
+            members: entry.members.clone(),
+            captured: 0,
+            parts: entry.parts.iter().map(Part::of_entry).collect(),
+        })
     }
 
     /// Makes it a member of a group.
@@ -221,8 +259,43 @@ impl QueueLedger {
     }
 
     pub(crate) fn base(&self, route: RouteId) -> Amount {
-        let base = self.bases.iter().find(|base| base.route == route);
+        let base = self.bases().iter().find(|base| base.route == route);
         base.map_or(Amount::default(), |base| Amount { messages: base.messages, bytes: base.bytes })
+    }
+
+    /// Counts of its routes when it joined them, where they were not zero.
+    pub(crate) fn bases(&self) -> &[BaseEntry] {
+        self.past.get().map_or(&[], |past| &past.bases)
+    }
+
+    /// Takes note of what a route had counted when the queue joined it.
+    pub(crate) fn push_base(&mut self, base: BaseEntry) {
+        let bases = &mut self.past.make().bases;
+        // As for memberships.
+        if bases.len() < 4 {
+            bases.reserve_exact(1);
+        }
+        bases.push(base);
+    }
+
+    pub(crate) fn retain_bases(&mut self, keep: impl FnMut(&BaseEntry) -> bool) {
+        let Some(past) = self.past.get_mut() else { return };
+        past.bases.retain(keep);
+        if past.bases.is_empty() && past.left == Amount::default() {
+            self.past.forget();
+        }
+    }
+
+    /// What came over routes that the queue has left.
+    pub(crate) fn left(&self) -> Amount {
+        self.past.get().map_or(Amount::default(), |past| past.left)
+    }
+
+    pub(crate) fn add_left(&mut self, amount: Amount) {
+        if amount != Amount::default() {
+            let past = self.past.make();
+            past.left = past.left.plus(amount);
+        }
     }
 
     /// Heap bytes, beside the struct itself.
@@ -230,7 +303,7 @@ impl QueueLedger {
         self.acks.heap_bytes()
             + self.counts.heap_bytes()
             + self.members.capacity() * size_of::<MemberEntry>()
-            + self.bases.capacity() * size_of::<BaseEntry>()
+            + self.past.get().map_or(0, Past::heap_bytes)
             + self.parts.capacity() * size_of::<Part>()
     }
 }

@@ -177,7 +177,7 @@ impl Ledger {
         let mut state = queue.ledger();
         state.acked = sent.less(depth);
         let missing = depth.less(sent);
-        state.left = state.left.plus(missing);
+        state.add_left(missing);
     }
 
     /// Whether the count of a segment says anything. One that has no batch yet has none.

@@ -61,7 +61,7 @@ impl Ledger {
             let first = self.live.first_at(Offset(first));
             let brought = Amount { messages, bytes };
             let joined = Amount { messages: joined_messages, bytes: joined_bytes };
-            state.left = state.left.plus(brought);
+            state.add_left(brought);
             self.live.more(first, brought);
             if first < begins {
                 // All of it is passed, and the floor is beyond.

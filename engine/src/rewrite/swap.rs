@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Result, core::Core, log::segment::Segment};
+use crate::{Result, core::Core, ledger::convert::Sources, log::segment::Segment};
 
 /// Queues that are looked at while the ledger is held once: commits wait for it.
 const QUEUES_AT_ONCE: usize = 64;
@@ -23,13 +23,14 @@ pub(super) fn swap(core: &Core, sources: &[Arc<Segment>], segment: &Arc<Segment>
     // Queues that are bound from here on have no message there; those that are rewound may have.
     let rewinds = core.ledger().rewinds();
     let queues = core.ledger().queues_in(&core.log, sources)?;
+    let listed = Sources::of(&core.log, sources)?;
     for some in queues.chunks(QUEUES_AT_ONCE) {
-        core.ledger().convert(&core.log, sources, some)?;
+        core.ledger().convert(&core.log, &listed, some);
     }
     let mut ledger = core.ledger();
     if ledger.rewinds() != rewinds
         || !core.log.has_neighbours(sources)
-        || !ledger.rewritten(&core.log, sources, &queues, segment.id())?
+        || !ledger.rewritten(&core.log, &listed, &queues, segment.id())
     {
         return Ok(false);
     }
