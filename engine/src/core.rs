@@ -34,6 +34,7 @@ use crate::{
     clock::Clock,
     commit::{self, Pipeline},
     confirm::Confirms,
+    copies,
     deliver::{Alarms, Waiting, overdue::Overdue},
     error::FileOp,
     keeper::Keeper,
@@ -275,7 +276,9 @@ impl Core {
         transient: bool,
     ) -> Result<Arc<Entry>> {
         let remembered = if transient { &self.transient_routes } else { &self.routes };
-        if let Some(entry) = remembered.find(exchange, key, self.topology_version()) {
+        if !copies::may_be_in(headers)
+            && let Some(entry) = remembered.find(exchange, key, self.topology_version())
+        {
             return Ok(entry);
         }
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);

@@ -26,7 +26,7 @@ use fanlog_segment_format::QueueId;
 pub(crate) use self::history::Reason;
 use self::history::{Death, cycling, with_death};
 use crate::{
-    Durability, Error, Message, Result,
+    Durability, Error, Message, Result, copies,
     core::Core,
     deliver::{Claim, Ready},
     gate::Gate,
@@ -59,9 +59,10 @@ impl Letter {
             ttl_us: ready.fields.expiry_us.map(|us| us.saturating_sub(ready.fields.time_us)),
         };
         let headers = ready.fields.headers.of(bytes);
-        let (not_to, headers) = (cycling(headers, &death), with_death(headers, &death));
-        let key = queue.options().dead_letter_key.clone().unwrap_or(key);
-        Self { ready, key, headers, not_to }
+        let not_to = cycling(headers, &death);
+        let other = queue.options().dead_letter_key.clone();
+        let headers = letter_headers(headers, &death, other.is_some());
+        Self { key: other.unwrap_or(key), ready, headers, not_to }
     }
 
     fn message<'a>(&'a self, exchange: &'a str) -> Message<'a> {
@@ -74,6 +75,13 @@ impl Letter {
                 .headers(&self.headers)
         }
     }
+}
+
+/// The headers of a copy: with a key that is not the message's, no other key goes with it either.
+fn letter_headers(headers: &[u8], death: &Death<'_>, other_key: bool) -> Vec<u8> {
+    let told = with_death(headers, death);
+    let bare = if other_key { copies::without_any(&told) } else { None };
+    bare.map_or(told, |bare| bare.as_bytes().to_vec())
 }
 
 /// The copy of a message that a full queue refused, and where it goes.
@@ -101,7 +109,7 @@ impl<'a> Refused<'a> {
             ttl_us: message.expiry_us(0),
         };
         let not_to = cycling(message.headers, &death);
-        let headers = with_death(message.headers, &death);
+        let headers = letter_headers(message.headers, &death, key.is_some());
         let key = key.unwrap_or(message.routing_key);
         let to = (exchange, key, headers.as_slice());
         let routed = route(core, to, &not_to, is_transient(message), false)?;

@@ -239,6 +239,14 @@ pub enum Error {
         /// What is wrong with them, and where.
         source: DecodeError,
     },
+    /// A header by which a sender chooses further routing keys is no array of texts. Nothing was stored.
+    #[error("header {header:?} of the message is {found}: it has to be an array of texts")]
+    HeaderType {
+        /// `CC` or `BCC`.
+        header: &'static str,
+        /// Its value, or that of its elements that is none, shortened.
+        found: String,
+    },
     /// It was to be deleted only if nobody needs it, and somebody does. Nothing was changed.
     #[error("{what} {name:?} is still used: it has {by}")]
     StillUsed {
@@ -406,6 +414,7 @@ impl Error {
             | Self::Setting { .. }
             | Self::Argument { .. }
             | Self::Headers { .. }
+            | Self::HeaderType { .. }
             | Self::Refused { .. }
             | Self::BeyondTime { .. } => ErrorKind::Usage,
             Self::NotFound { .. }

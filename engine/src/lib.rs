@@ -18,6 +18,7 @@ pub mod clock;
 mod commit;
 mod config;
 mod confirm;
+mod copies;
 mod core;
 mod count_anew;
 mod dead_letter;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::{Durability, Error, Result, route::check_key};
+use crate::{Durability, Error, Result, copies, route::check_key};
 use fanlog_segment_format::layout::{HEADERS_BYTES_MAX, PROPERTIES_BYTES_MAX};
 
 /// When a message may be delivered at the earliest.
@@ -29,7 +29,9 @@ pub struct Message<'a> {
     /// Opaque to the engine, delivered as given; at most 1 MiB.
     pub properties: &'a [u8],
     /// Delivered as given; at most 1 MiB. A headers exchange reads them as a
-    /// [`Table`](crate::Table); to all else they are opaque.
+    /// [`Table`](crate::Table). Where they are one, `CC` and `BCC` are further routing keys, arrays of
+    /// texts: the message goes to all queues that it would go to with any of its keys, and is stored
+    /// without `BCC`. To all else they are opaque.
     pub headers: &'a [u8],
     /// 0, the default, is the lowest. Queues with
     /// [`priority_max`](crate::QueueOptions::priority_max) hand out the highest first, and take one
@@ -153,7 +155,8 @@ impl<'a> Message<'a> {
         check_key(self.routing_key)?;
         within("message", self.payload.len(), message_bytes_max)?;
         within("properties", self.properties.len(), PROPERTIES_BYTES_MAX)?;
-        within("headers", self.headers.len(), HEADERS_BYTES_MAX)
+        within("headers", self.headers.len(), HEADERS_BYTES_MAX)?;
+        copies::check(self.headers)
     }
 }
 

@@ -21,7 +21,8 @@ pub(crate) use self::records::{place_routed, route_definition};
 use self::room::{Wait, room_for};
 pub use self::ticket::{Confirm, Ticket};
 use crate::{
-    Error, Message, Result, core::Core, gate, message::within, named::Known, route::RouteCache,
+    Error, Message, Result, Table, copies, core::Core, gate, message::within, named::Known,
+    route::RouteCache,
 };
 
 /// Publishes messages. Cheap to clone; one clone per thread is fastest.
@@ -77,6 +78,7 @@ impl Publisher {
     ///   is dead-lettered instead, the ticket says so.
     /// - [`Error::Refused`]: the exchange is internal.
     /// - [`Error::Headers`]: it comes to a headers exchange, and its headers are no table.
+    /// - [`Error::HeaderType`]: its headers have `CC` or `BCC`, which is no array of texts.
     /// - [`Error::TooLarge`], [`Error::Name`]: over a limit.
     /// - [`Error::BeyondTime`]: a delay beyond the end of time.
     /// - [`Error::Full`], [`Error::OutOfSpace`]: only with `WhenFull::Fail`. The latter also, whatever
@@ -241,20 +243,36 @@ impl Publisher {
         for message in messages {
             message.validate(core.config.message_bytes_max, time_us)?;
         }
+        let tables = copies::stored(messages);
+        let bare: Vec<Message<'_>>;
+        let stored = if tables.is_empty() {
+            messages
+        } else {
+            let tables = tables.iter().map(|table| table.as_ref().map(Table::as_bytes));
+            let both = messages.iter().zip(tables);
+            bare = both
+                .map(|(message, table)| Message {
+                    headers: table.unwrap_or(message.headers),
+                    ..*message
+                })
+                .collect();
+            &bare
+        };
         let epoch = core.epoch;
         loop {
             let (mut routed, mut version) = self.route_all(messages)?;
             let full = routed.full(core, messages);
             let mut letters = Vec::new();
             if !full.is_empty() {
-                (routed, version) = self.route_past(messages, whole, &full, &mut letters)?;
+                (routed, version) =
+                    self.route_past(messages, stored, whole, &full, &mut letters)?;
             }
             let beside: Vec<Message<'_>>;
             let messages = if letters.is_empty() {
-                messages
+                stored
             } else {
-                let copies = letters.iter().map(|letter| letter.message(&messages[0]));
-                beside = std::iter::once(messages[0]).chain(copies).collect();
+                let copies = letters.iter().map(|letter| letter.message(&stored[0]));
+                beside = std::iter::once(stored[0]).chain(copies).collect();
                 &beside
             };
             let records = Records { messages, routed: &routed, whole, time_us, epoch };

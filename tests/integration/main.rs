@@ -52,6 +52,7 @@ mod reject_publish;
 mod requeue;
 mod rewrite;
 mod route_drop;
+mod sender_selected;
 mod single_active;
 mod space;
 mod stats;

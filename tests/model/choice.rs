@@ -17,6 +17,8 @@ use crate::{
 pub(crate) const QUEUES: [&str; 4] = ["q0", "q1", "q2", "q3"];
 const EXCHANGES: [&str; 3] = ["fan", "one", "two"];
 const KEYS: [&str; 4] = ["", "a", "a.b", "b.a.c"];
+/// Keys beside its own that a sender chooses; queues too.
+const MORE_KEYS: [&[&str]; 4] = [&["a"], &["b.a.c", "q1"], &["q0"], &["", "none"]];
 const HEADERS: [Headers; 4] = [&[], &[("n", 1)], &[("n", 2)], &[("n", 1), ("x-a", 1)]];
 /// So that it is certain what is kept.
 const KEEPS_ALL: History = History::of_bytes(1 << 40);
@@ -120,11 +122,15 @@ fn message(broker: &Broker) -> impl Strategy<Value = Sent> + use<> {
         1 => Just(Durability::Transient),
     ];
     let kept = (durability, prop::bool::weighted(0.1));
-    (address(broker), headers(), bytes(), delay, ttl, priority, kept).prop_map(
+    let more = || prop_oneof![6 => Just(&[][..]), 1 => prop::sample::select(MORE_KEYS.to_vec())];
+    let headers = (headers(), more(), more());
+    (address(broker), headers, bytes(), delay, ttl, priority, kept).prop_map(
         |((exchange, key), headers, bytes, delay, ttl, priority, (durability, optional))| Sent {
             exchange,
             key,
-            headers,
+            headers: headers.0,
+            cc: headers.1,
+            bcc: headers.2,
             bytes,
             delay,
             ttl,

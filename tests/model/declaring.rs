@@ -199,15 +199,15 @@ impl Broker {
     pub(super) fn route(
         &self,
         exchange: &str,
-        key: &str,
+        keys: &[&str],
         headers: Headers,
     ) -> Result<Ways, ErrorKind> {
         let ways: Ways = if exchange.is_empty() {
-            let named = self.queues.contains_key(key).then(|| key.to_owned());
-            named.map(|name| (name, BTreeSet::from([None]))).into_iter().collect()
+            let named = keys.iter().filter(|key| self.queues.contains_key(**key));
+            named.map(|name| ((*name).to_owned(), BTreeSet::from([None]))).collect()
         } else {
             self.exchange(exchange)?;
-            self.topology.ways_of(exchange, key, headers)
+            self.topology.ways_of(exchange, keys, headers)
         };
         if ways.is_empty() { Err(ErrorKind::Unroutable) } else { Ok(ways) }
     }

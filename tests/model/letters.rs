@@ -56,13 +56,17 @@ impl Broker {
     ) -> Option<(Entry, Vec<String>)> {
         let options = &self.queues[from].options;
         let exchange = options.dead_letter_exchange.as_ref()?;
-        let key = options.dead_letter_key.as_ref().unwrap_or(&entry.key);
+        let other = options.dead_letter_key.as_ref();
+        let key = other.unwrap_or(&entry.key);
+        let cc = if other.is_some() { &[] } else { entry.cc };
+        let keys: Vec<&str> = std::iter::once(&**key).chain(cc.iter().copied()).collect();
         let not_to = been_in(&entry.deaths, from, reason);
-        let ways = self.route(exchange, key, entry.headers).unwrap_or_default();
+        let ways = self.route(exchange, &keys, entry.headers).unwrap_or_default();
         let ways = without(&ways, &not_to);
         let queues: Vec<String> = ways.keys().cloned().collect();
         let copy = Entry {
             key: key.clone(),
+            cc,
             since: self.now(),
             expiry: None,
             deaths: with_death(entry, from, reason),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fanlog::{Message, Table, TableRef, Value};
+use fanlog::{Array, Message, Table, TableRef, Value};
 
 use crate::{
     operations::Sent,
@@ -28,7 +28,17 @@ pub(crate) struct Parts {
 impl Parts {
     pub(crate) fn of(message: &Sent, birth: Place) -> Self {
         let headers = message.headers.iter();
-        let headers = headers.fold(Table::new(), |table, (name, value)| table.with(name, *value));
+        let mut headers =
+            headers.fold(Table::new(), |table, (name, value)| table.with(name, *value));
+        for (header, keys) in [("CC", message.cc), ("BCC", message.bcc)] {
+            let mut bytes = Vec::new();
+            for key in keys {
+                Array::push(&mut bytes, *key);
+            }
+            if !keys.is_empty() {
+                headers.push(header, Value::Array(Array::new(&bytes).unwrap()));
+            }
+        }
         Self { payload: payload(birth, message.bytes), headers }
     }
 
@@ -48,6 +58,7 @@ impl Parts {
 /// The history of a message that was dead-lettered.
 pub(crate) fn deaths(headers: &[u8]) -> Vec<Death> {
     let headers = TableRef::new(headers).unwrap();
+    assert!(headers.get("BCC").is_none(), "it is told to nobody");
     let Some(Value::Array(deaths)) = headers.get("x-death") else { return Vec::new() };
     let of = |death: Value<'_>| {
         let Value::Table(death) = death else { panic!("{death:?}") };

@@ -66,6 +66,9 @@ pub(crate) struct Sent {
     pub(crate) exchange: &'static str,
     pub(crate) key: &'static str,
     pub(crate) headers: Headers,
+    /// Further keys, told and not told.
+    pub(crate) cc: &'static [&'static str],
+    pub(crate) bcc: &'static [&'static str],
     pub(crate) bytes: usize,
     /// Seconds.
     pub(crate) delay: u64,

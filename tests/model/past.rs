@@ -100,8 +100,10 @@ impl Broker {
         for binding in bindings {
             let kind = self.topology.exchanges[&binding.exchange].kind;
             let Some(history) = self.queues.get(&history_of(&binding.exchange)) else { continue };
-            let matching =
-                |entry: &&Entry| binding.pattern.matches(kind, &entry.key, entry.headers);
+            let matching = |entry: &&Entry| {
+                let mut keys = entry.keys().into_iter();
+                keys.any(|key| binding.pattern.matches(kind, key, entry.headers))
+            };
             let wanted = |entry: &&Entry| asked(entry) && !got(entry.place) && matching(entry);
             back.extend(history.entries.iter().filter(wanted).cloned());
         }

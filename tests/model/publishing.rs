@@ -98,7 +98,9 @@ impl Broker {
         if !message.exchange.is_empty() && self.exchange(message.exchange)?.options.internal {
             return Err(ErrorKind::Usage);
         }
-        let ways = match self.route(message.exchange, message.key, message.headers) {
+        let more = message.cc.iter().chain(message.bcc).copied();
+        let keys: Vec<&str> = std::iter::once(message.key).chain(more).collect();
+        let ways = match self.route(message.exchange, &keys, message.headers) {
             Err(ErrorKind::Unroutable) if message.optional => Ways::new(),
             other => other?,
         };
@@ -108,6 +110,7 @@ impl Broker {
             birth: 0,
             bytes: message.bytes,
             key: message.key.to_owned(),
+            cc: message.cc,
             headers: message.headers,
             priority: message.priority,
             durability: message.durability,

@@ -73,6 +73,8 @@ pub(crate) struct Entry {
     pub(crate) birth: Place,
     pub(crate) bytes: usize,
     pub(crate) key: String,
+    /// Further keys that are told.
+    pub(crate) cc: &'static [&'static str],
     pub(crate) headers: Headers,
     pub(crate) priority: u8,
     pub(crate) durability: Durability,
@@ -97,6 +99,11 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// All keys that are told.
+    pub(crate) fn keys(&self) -> Vec<&str> {
+        std::iter::once(&*self.key).chain(self.cc.iter().copied()).collect()
+    }
+
     /// Whether nobody has it.
     pub(crate) fn waits(&self) -> bool {
         self.at == At::Queue

@@ -140,7 +140,7 @@ impl Default for Topology {
 
 impl Topology {
     /// The queues that a message goes to from an exchange that there is, and how.
-    pub(crate) fn ways_of(&self, entered: &str, key: &str, headers: Headers) -> Ways {
+    pub(crate) fn ways_of(&self, entered: &str, keys: &[&str], headers: Headers) -> Ways {
         let mut ways = Ways::new();
         let (mut next, mut seen) = (vec![entered], BTreeSet::new());
         while let Some(at) = next.pop() {
@@ -148,7 +148,9 @@ impl Topology {
             if !seen.insert(at) {
                 continue;
             }
-            let wanted = |pattern: Pattern| pattern.matches(exchange.kind, key, headers);
+            let wanted = |pattern: Pattern| {
+                keys.iter().any(|key| pattern.matches(exchange.kind, key, headers))
+            };
             let of_queues = self.bindings.iter().filter(|one| one.exchange == at);
             let of_exchanges = self.leads.iter().filter(|one| one.source == at);
             let taken: Vec<&Binding> = of_queues.filter(|one| wanted(one.pattern)).collect();

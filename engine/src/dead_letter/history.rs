@@ -8,6 +8,8 @@
 
 use fanlog_segment_format::table::{Array, Table, TableRef, Value};
 
+use crate::copies;
+
 const DEATHS: &str = "x-death";
 /// Headers that are no table are kept under this name.
 const OPAQUE: &str = "x-opaque-headers";
@@ -88,7 +90,7 @@ pub(super) fn with_death(headers: &[u8], death: &Death<'_>) -> Vec<u8> {
         text(*old, "queue") == death.queue && text(*old, "reason") == death.reason.name()
     };
     let again = before.iter().position(same).and_then(|at| counted(before.remove(at)));
-    let newest = again.unwrap_or_else(|| entry(death));
+    let newest = again.unwrap_or_else(|| entry(death, headers));
     let whole = assemble(headers, table, &newest, &before, death);
     // Headers have a limit: what does not fit gives way to the history, and then older deaths.
     let whole = whole.or_else(|| assemble(&[], TableRef::default(), &newest, &before, death));
@@ -107,9 +109,11 @@ fn counted(old: TableRef<'_>) -> Option<Table> {
     Some(table)
 }
 
-fn entry(death: &Death<'_>) -> Table {
+fn entry(death: &Death<'_>, headers: &[u8]) -> Table {
     let mut keys = Vec::new();
-    Array::push(&mut keys, death.key);
+    for key in [death.key].into_iter().chain(copies::keys_of(headers)) {
+        Array::push(&mut keys, key);
+    }
     let table = Table::new()
         .with("count", 1_i64)
         .with("reason", death.reason.name())

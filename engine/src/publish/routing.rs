@@ -7,14 +7,14 @@ use super::{
     records::{Routes, Whole},
 };
 use crate::{
-    Durability, Error, Message, Result, dead_letter,
+    Durability, Error, Message, Result, copies, dead_letter,
     gate::{self, Gate},
     route::{Holds, RouteCache, Routed},
 };
 
 impl Publisher {
     /// The route of a message to all of its queues but those that are full, and those of the copies
-    /// that are made for them.
+    /// that are made for them, of what is `stored` of it.
     ///
     /// # Errors
     ///
@@ -22,6 +22,7 @@ impl Publisher {
     pub(super) fn route_past<'a>(
         &self,
         messages: &[Message<'a>],
+        stored: &[Message<'a>],
         whole: Whole<'_>,
         full: &'a [Arc<Gate>],
         letters: &mut Vec<dead_letter::Refused<'a>>,
@@ -39,7 +40,7 @@ impl Publisher {
             full.iter().map(|gate| gate.id).collect()
         })?;
         for gate in full {
-            letters.extend(dead_letter::Refused::of(core, gate, message)?);
+            letters.extend(dead_letter::Refused::of(core, gate, &stored[0])?);
         }
         let mut all = vec![routed];
         all.extend(letters.iter().map(|letter| Some(letter.routed.clone())));
@@ -79,7 +80,9 @@ impl Publisher {
         let shared = &self.shared;
         let cache = if transient { &shared.transient_cache } else { &shared.cache };
         let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(routed) = cache.find(exchange, key).filter(|found| found.version == version) {
+        let plain = message.headers.is_empty() || !copies::may_be_in(message.headers);
+        let known = if plain { cache.find(exchange, key) } else { None };
+        if let Some(routed) = known.filter(|found| found.version == version) {
             return Ok((Some(routed.clone()), version));
         }
         match core.route(exchange, key, message.headers, transient) {

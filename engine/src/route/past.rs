@@ -8,7 +8,7 @@ use super::{
     Change, ExchangeKind, Tables, bindings::Asked, matcher::Matcher, not_found, refused,
     rules::Rule,
 };
-use crate::{Result, gate::Gate};
+use crate::{Result, copies, gate::Gate};
 
 /// A queue, and the exchanges that keep something for it.
 #[derive(Debug)]
@@ -38,15 +38,17 @@ impl Past {
     }
 
     /// Whether a message is for the queue.
-    pub(crate) fn matches(&self, key: &[u8], headers: &[u8]) -> bool {
+    pub(crate) fn matches(&self, key: &[u8], bytes: &[u8]) -> bool {
         let key = String::from_utf8_lossy(key);
         // A headers exchange took only valid ones.
         let headers = match self.kind {
-            ExchangeKind::Headers => TableRef::new(headers).unwrap_or_default(),
+            ExchangeKind::Headers => TableRef::new(bytes).unwrap_or_default(),
             _ => TableRef::default(),
         };
         let mut found = Vec::new();
-        self.wanted.matches(&key, headers, &mut found);
+        for key in [&*key].into_iter().chain(copies::keys_of(bytes)) {
+            self.wanted.matches(key, headers, &mut found);
+        }
         !found.is_empty()
     }
 }

@@ -7,7 +7,7 @@ use fanlog_segment_format::{
 };
 
 use super::{DEFAULT_EXCHANGE, ExchangeKind, Tables, not_found, refused};
-use crate::{Error, Result, message::within};
+use crate::{Error, Result, copies, message::within};
 
 /// Where a message goes.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,13 +16,15 @@ pub(crate) struct Matched {
     pub(crate) exchange: ExchangeId,
     /// The groups whose queues get it; strictly increasing, and none of them is without a queue.
     pub(crate) groups: Vec<GroupId>,
-    /// Its headers were looked at: another message with its key may go elsewhere.
+    /// Its headers were looked at, or have keys: another message with its key may go elsewhere.
     pub(crate) by_headers: bool,
 }
 
 /// A message on its way through exchanges.
 struct Passing<'a> {
+    /// Its own, and those that its sender chose beside it.
     key: &'a str,
+    more: Vec<&'a str>,
     headers: &'a [u8],
     /// Headers that were looked at.
     table: Option<TableRef<'a>>,
@@ -42,13 +44,14 @@ impl Tables {
     pub(crate) fn matched(&self, exchange: &str, key: &str, headers: &[u8]) -> Result<Matched> {
         let entered = self.exchange_id(exchange)?;
         let (groups, led) = (Vec::new(), Vec::new());
-        let mut passing = Passing { key, headers, table: None, groups, led };
+        let more = copies::keys_of(headers);
+        let mut passing = Passing { key, more, headers, table: None, groups, led };
         self.pass(entered, &mut passing)?;
-        let Passing { mut groups, table, .. } = passing;
+        let Passing { mut groups, table, more, .. } = passing;
         groups.sort_unstable();
         groups.dedup();
         within("route", groups.len(), ROUTE_GROUPS_MAX)?;
-        Ok(Matched { exchange: entered, groups, by_headers: table.is_some() })
+        Ok(Matched { exchange: entered, groups, by_headers: table.is_some() || !more.is_empty() })
     }
 
     /// Checks that messages may be published to an exchange from outside.
@@ -101,8 +104,10 @@ impl Tables {
     fn pass_one(&self, at: ExchangeId, passing: &mut Passing<'_>) -> Result<()> {
         let groups = passing.groups.len();
         if at == DEFAULT_EXCHANGE {
-            let queue = self.queue_ids.get(passing.key).and_then(|id| self.queues.get(id));
-            passing.groups.extend(queue.map(|queue| queue.own));
+            for key in [passing.key].iter().chain(&passing.more) {
+                let queue = self.queue_ids.get(*key).and_then(|id| self.queues.get(id));
+                passing.groups.extend(queue.map(|queue| queue.own));
+            }
             return Ok(());
         }
         let Some(exchange) = self.exchanges.get(&at) else { return Ok(()) };
@@ -110,7 +115,10 @@ impl Tables {
             ExchangeKind::Headers => passing.table()?,
             _ => TableRef::default(),
         };
-        exchange.rules.matches(passing.key, headers, &mut passing.groups, &mut passing.led);
+        let Passing { key, more, groups: found, led, .. } = passing;
+        for key in [*key].iter().chain(&*more) {
+            exchange.rules.matches(key, headers, found, led);
+        }
         if passing.groups.len() == groups
             && passing.led.is_empty()
             && let Some(alternate) = &exchange.options().alternate
