@@ -197,6 +197,9 @@ pub struct Model {
     pub bringing: Option<Bring>,
     /// What publishers with names published, in the order of their numbers.
     pub named: [Vec<Id>; NAMES.len()],
+    /// How far each of them was when the store was opened: of a message that went to queues alone that
+    /// are gone nothing else is left.
+    pub used: [u64; NAMES.len()],
     /// Messages that were rejected, and may be dead letters.
     pub rejected: BTreeSet<Id>,
     /// Something was misread while the store was opened: what was counted then may lack bytes.

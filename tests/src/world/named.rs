@@ -24,6 +24,7 @@ impl World {
             return Ok(());
         }
         let sequence = self.model.named[who].last().map_or(0, |id| self.model.sent[*id].sequence);
+        let sequence = sequence.max(self.model.used[who]);
         let gap = u64::from(self.random.chance(10));
         let sent = &mut self.model.sent[id];
         (sent.publisher, sent.buffered) = (1 + who, false);
@@ -88,6 +89,7 @@ impl World {
             let named = self.engine().declare_publisher(name);
             let last = named.map_err(|error| self.failed("declare publisher", error))?;
             let last = last.last_sequence();
+            self.model.used[who] = last;
             for at in 0..self.model.named[who].len() {
                 let id = self.model.named[who][at];
                 let sent = &self.model.sent[id];
