@@ -40,7 +40,7 @@ use crate::{
     keeper::Keeper,
     ledger::Ledger,
     limits::Limits,
-    log::Log,
+    log::{Log, view::View},
     message::within,
     named::NamedPublishers,
     publish::route_definition,
@@ -50,6 +50,9 @@ use crate::{
     storage::Storage,
     supply::Supply,
 };
+
+/// Past it, bytes, messages of batches that are read back from the unsealed part are handed out as copies.
+const READ_BACK_HELD_MAX: usize = 4 << 20;
 
 /// Everything of an open store.
 #[derive(Debug)]
@@ -253,12 +256,18 @@ impl Core {
         drop(state);
         let arenas = self.append.pool().out_bytes();
         // One arena is being filled, one may be half in the window.
-        arenas.saturating_sub(self.log.window_bytes() + own + 2 * crate::append::ARENA_BYTES)
+        let arenas =
+            arenas.saturating_sub(self.log.window_bytes() + own + 2 * crate::append::ARENA_BYTES);
+        arenas + self.log.read_back_bytes()
     }
 
-    /// Whether readers hold so much that they are handed copies from here on.
-    pub(crate) fn readers_hold_too_much(&self) -> bool {
-        self.pinned_bytes() > self.config.pinned_bytes_max
+    /// Whether readers hold so much that they are handed copies of what they find in a view.
+    ///
+    /// Of batches that were read back they hold little: a message of 100 bytes would keep 2 MiB each.
+    pub(crate) fn hands_out_copies(&self, view: &View) -> bool {
+        let others = |own: usize| self.log.read_back_bytes().saturating_sub(own);
+        view.read_back_bytes().is_some_and(|own| others(own) > READ_BACK_HELD_MAX)
+            || self.pinned_bytes() > self.config.pinned_bytes_max
     }
 
     // Topology.

@@ -249,6 +249,39 @@ fn a_thread_that_holds_a_hundred_thousand_payloads_can_go_on_publishing() {
     assert!(released < 1 << 20, "{released}");
 }
 
+/// A queue that gets few messages and is behind the window finds one in each batch that it reads back.
+#[test]
+fn a_message_that_is_held_does_not_keep_the_batch_that_was_read_back_for_it() {
+    let machine = Machine::new();
+    let config = Config {
+        window_bytes_max: 1 << 20,
+        buffer_bytes_max: 1 << 20,
+        segment_bytes_max: 64 << 20,
+        ..stepped()
+    };
+    let engine = machine.open_with(config);
+    engine.declare_queue("busy").unwrap();
+    engine.declare_queue("rare").unwrap();
+    let filler = vec![7; 500_000];
+    for number in 0..40 {
+        let rare = pattern(number, 100);
+        let messages = [Message::new("", "rare", &rare), Message::new("", "busy", &filler)];
+        engine.publisher().publish_batch(&messages).unwrap().wait().unwrap();
+    }
+    let before = engine.stats().pinned_bytes;
+    let consumer = consume(&engine, "rare", 0);
+    let batch = consumer.recv_batch(40, Duration::ZERO).unwrap();
+    assert_eq!(batch.len(), 40);
+    for (number, delivery) in (0..).zip(batch.iter()) {
+        assert!(delivery.payload() == pattern(number, 100), "message {number}");
+    }
+    let held = engine.stats().pinned_bytes.saturating_sub(before);
+    assert!((3 << 20..6 << 20).contains(&held), "{held} bytes are held");
+    batch.ack().unwrap();
+    let left = engine.stats().pinned_bytes.saturating_sub(before);
+    assert!(left < 1 << 20, "{left} bytes are still held");
+}
+
 /// Past the limit readers get copies, so that one held message does not keep a whole arena.
 #[test]
 fn past_the_limit_of_pinned_memory_payloads_are_copies() {

@@ -53,7 +53,7 @@ impl Claim {
             let number = view.lower_bound(offset);
             if number < view.messages() && view.offset_of(number) == offset {
                 let guard = Arc::new(Guard::View(view.clone()));
-                let copy = core.readers_hold_too_much();
+                let copy = core.hands_out_copies(&view);
                 return Ok(ready_in(&view, &guard, copy, number, from, earlier));
             }
         }

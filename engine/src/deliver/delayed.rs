@@ -309,7 +309,7 @@ impl Loaded {
             }
         }
         let lists = own_lists(core, queue, &view, under_way.start);
-        let copy = core.readers_hold_too_much();
+        let copy = core.hands_out_copies(&view);
         let guard = Arc::new(Guard::View(view.clone()));
         Ok(Some(Self { view, guard, copy, lists, due }))
     }

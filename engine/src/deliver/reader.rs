@@ -336,7 +336,7 @@ impl Place {
     fn new(core: &Core, queue: &Queue, view: View, cursor: Offset) -> Self {
         let lists = own_lists(core, queue, &view, cursor);
         let heap = heap_of(&view, &lists);
-        let copy = core.readers_hold_too_much();
+        let copy = core.hands_out_copies(&view);
         let guard = Arc::new(Guard::View(view.clone()));
         Self { view, guard, copy, lists, heap, not_due: None }
     }

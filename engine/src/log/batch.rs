@@ -1,6 +1,13 @@
 //! One batch in memory: its bytes as they stand in the file, and its index.
 
-use std::{ops::Deref, path::PathBuf, sync::Arc};
+use std::{
+    ops::Deref,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use fanlog_segment_format::{
     Offset, StoreId,
@@ -21,7 +28,35 @@ pub(crate) enum BatchBytes {
     /// In the buffer that it was appended to.
     Appended(Frozen),
     /// Read back from the file.
-    ReadBack(AlignedBuffer),
+    ReadBack(ReadBack),
+}
+
+/// Bytes that were read back, counted as long as anybody holds them.
+#[derive(Debug)]
+pub(crate) struct ReadBack {
+    bytes: AlignedBuffer,
+    held: ReadBackBytes,
+}
+
+impl Drop for ReadBack {
+    fn drop(&mut self) {
+        self.held.0.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+    }
+}
+
+/// How much of what was read back is held.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ReadBackBytes(Arc<AtomicUsize>);
+
+impl ReadBackBytes {
+    pub(super) fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn hold(&self, bytes: AlignedBuffer) -> ReadBack {
+        self.0.fetch_add(bytes.len(), Ordering::Relaxed);
+        ReadBack { bytes, held: self.clone() }
+    }
 }
 
 impl Deref for BatchBytes {
@@ -30,7 +65,7 @@ impl Deref for BatchBytes {
     fn deref(&self) -> &[u8] {
         match self {
             Self::Appended(bytes) => bytes,
-            Self::ReadBack(bytes) => bytes,
+            Self::ReadBack(read) => &read.bytes,
         }
     }
 }
@@ -54,7 +89,7 @@ impl Batch {
     /// A batch read back from its file.
     pub(crate) fn read_back(
         index: Arc<BatchIndex>,
-        bytes: AlignedBuffer,
+        bytes: ReadBack,
         store: StoreId,
         damaged: Option<PathBuf>,
     ) -> Self {

@@ -24,7 +24,13 @@ use std::{
 
 use fanlog_segment_format::{GroupId, Offset, RouteId, StoreId, batch::open_batch};
 
-use self::{batch::Batch, index::BatchIndex, sealed::SealedReader, segment::Segment, view::View};
+use self::{
+    batch::{Batch, ReadBackBytes},
+    index::BatchIndex,
+    sealed::SealedReader,
+    segment::Segment,
+    view::View,
+};
 use crate::{
     Error, Result,
     error::FileOp,
@@ -86,6 +92,7 @@ pub(crate) struct Log {
     routes: RwLock<HashMap<RouteId, Arc<[GroupId]>>>,
     maps: Mutex<VecDeque<Arc<SealedReader>>>,
     read_back: Mutex<VecDeque<Weak<Batch>>>,
+    read_back_bytes: ReadBackBytes,
 }
 
 impl Log {
@@ -108,6 +115,7 @@ impl Log {
             routes: RwLock::default(),
             maps: Mutex::default(),
             read_back: Mutex::default(),
+            read_back_bytes: ReadBackBytes::default(),
         }
     }
 
@@ -390,6 +398,11 @@ impl Log {
         maps.iter().map(|reader| reader.bytes().len() as u64).sum()
     }
 
+    /// Bytes of the unsealed part that were read back and are still held.
+    pub(crate) fn read_back_bytes(&self) -> usize {
+        self.read_back_bytes.get()
+    }
+
     /// Reads a batch of the unsealed part, or shares it with another queue that has it.
     fn read_back(&self, segment: &Segment, index: Arc<BatchIndex>) -> Result<Arc<Batch>> {
         let mut shared = self.read_back.lock().unwrap_or_else(PoisonError::into_inner);
@@ -405,6 +418,7 @@ impl Log {
         let damaged = open_batch(&bytes, self.store, index.segment, index.position)
             .is_err()
             .then(|| self.storage.path(&segment.name));
+        let bytes = self.read_back_bytes.hold(bytes);
         let batch = Arc::new(Batch::read_back(index, bytes, self.store, damaged));
         if shared.len() == READ_BACK_SHARED {
             shared.pop_front();

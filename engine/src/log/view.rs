@@ -7,7 +7,11 @@ use std::{fmt, path::PathBuf, sync::Arc};
 
 use fanlog_segment_format::{Offset, RouteId, record::MessageRecord};
 
-use super::{batch::Batch, index::Due, sealed::SealedReader};
+use super::{
+    batch::{Batch, BatchBytes},
+    index::Due,
+    sealed::SealedReader,
+};
 
 /// Where a message's bytes turned out to be damaged: such a message is delivered in its place all the
 /// same, without payload, key, properties and headers. It is held by prefetch, acked, rejected and
@@ -46,6 +50,17 @@ pub(crate) enum View {
 }
 
 impl View {
+    /// Bytes of memory that it holds alone, or with others that read there: those that were read back.
+    pub(crate) fn read_back_bytes(&self) -> Option<usize> {
+        match self {
+            Self::Batch(batch) => match &batch.bytes {
+                BatchBytes::ReadBack(_) => Some(batch.bytes.len()),
+                BatchBytes::Appended(_) => None,
+            },
+            Self::Sealed(_) => None,
+        }
+    }
+
     /// One past the last offset.
     pub(crate) fn end_offset(&self) -> Offset {
         match self {
