@@ -37,8 +37,9 @@ fn check(flow: &Flow, queues: &[&str]) {
     );
     assert!(state <= 1 << 20, "the ack state took {state} bytes");
     let kept = config().window_bytes_max + config().buffer_bytes_max;
-    // Beside what is configured: what consumers and threads need, and the allocator keeps.
-    let bound = kept as u64 + (24 << 20);
+    // Beside what is configured: what consumers and threads need, and the allocator keeps. Of a full
+    // segment's 430,000 messages 12 bytes each until its footer is written, and 32 while it is.
+    let bound = kept as u64 + sized(24 << 20, 40 << 20);
     assert!(grown <= bound, "memory grew by {grown} bytes, wanted were at most {bound}");
     drop(passed.consumers);
     flow.drain(&engine);
