@@ -96,9 +96,12 @@ fn first(
     let deadline = Instant::now() + WAIT_MAX;
     loop {
         let found = consumer.recv_timeout(LOOK_AFTER)?;
-        let empty = || Ok::<bool, Failure>(engine.queue(&command.queue)?.ready == 0);
-        if found.is_some() || empty()? || Instant::now() >= deadline {
+        if found.is_some() {
             return Ok(found);
+        }
+        if engine.queue(&command.queue)?.ready == 0 || Instant::now() >= deadline {
+            // What was dealt since then waits in the inbox, and is not ready any more.
+            return Ok(consumer.try_recv()?);
         }
     }
 }
